@@ -1,0 +1,35 @@
+"""The architectures: one row each. A new architecture is one more row.
+
+The distribution of the latents is not here but in the recipe, since a recipe may choose it; a
+version's manifest says which it was.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import nn
+
+from models import networks
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A pair of networks and the shapes they work on (without the batch dimension)."""
+
+    name: str
+    generator: Callable[[], nn.Sequential]
+    discriminator: Callable[[bool], nn.Sequential]  # takes: end in a Sigmoid?
+    latent_shape: tuple[int, ...]  # what the generator takes
+    image_shape: tuple[int, ...]  # what the generator gives and the discriminator takes
+
+
+# fmt: off
+_ROWS = (
+    Arch("vanilla", networks.vanilla_generator, networks.vanilla_discriminator, ( 20,),      (784,)),
+    Arch("dcgan",   networks.dcgan_generator,   networks.dcgan_discriminator,   (100, 1, 1), (1, 28, 28)),
+    Arch("wgan",    networks.wgan_generator,    networks.wgan_discriminator,    (100, 1, 1), (1, 28, 28)),
+)
+# fmt: on
+
+ARCHS: Mapping[str, Arch] = MappingProxyType({arch.name: arch for arch in _ROWS})

@@ -1,0 +1,259 @@
+"""The on-disk format of a version: publish, list, read.
+
+A version is the immutable folder ``<model dir>/<arch>/<version>/`` of :data:`FILES` and
+``manifest.json``. It is written under a temporary name and renamed, so a reader meets a whole
+version or none; the rename also allocates the number, since only one of two hosts can win it.
+The versions that come with the code are in :data:`PRETRAINED`, in the same format.
+
+Weights are safetensors, samples an array archive read without pickle: nothing that is read here
+can run code. Every file is checked against its size and sum before it is used.
+"""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from models.archs import ARCHS
+from models.sampling import LATENTS
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
+SAMPLES, HISTORY, MANIFEST = "samples.npz", "history.jsonl", "manifest.json"
+FILES = (GENERATOR, DISCRIMINATOR, SAMPLES, HISTORY)
+
+SCHEMA_VERSION = 1
+
+
+class InvalidVersionError(Exception):
+    """A folder is not a whole, intact version of a known schema; the message is the reason."""
+
+
+class Origin(BaseModel):
+    """How a version was made: enough to rebuild its networks and to run the training again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arch: str
+    latent_shape: tuple[int, ...]
+    latents: str  # a row of models.sampling.LATENTS
+    recipe: dict[str, Any]  # every hyperparameter
+    seed: int
+    epochs: int  # finished
+    dataset: str
+    dataset_sha256: str
+    device: str
+    threads: int
+    torch: str
+    wall_seconds: float
+    created_at: datetime
+    command: str
+    job: str | None = None
+    metrics: dict[str, float] = {}
+
+
+class FileSum(BaseModel):
+    """Size and sum of one file of a version."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(Origin):
+    """``manifest.json``: how a version was made, and the sums of its files."""
+
+    schema_version: Literal[1] = 1
+    version: PositiveInt
+    files: dict[str, FileSum]
+
+    def preference(self) -> tuple[float, int, int]:
+        """Sorts the best last: by FID; without one by epochs, so that no short trial comes first."""
+        return -self.metrics.get("fid", float("inf")), self.epochs, self.version
+
+
+def folders(model_dir: Path) -> dict[tuple[str, int], Path]:
+    """(arch, version) → folder, of all versions that have a manifest, shipped ones included."""
+    found: dict[tuple[str, int], Path] = {}
+    for root in (PRETRAINED, model_dir):
+        for arch in ARCHS:
+            for version in _numbers(root / arch):
+                folder = root / arch / str(version)
+                if (folder / MANIFEST).is_file():
+                    found[arch, version] = folder
+    return dict(sorted(found.items()))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of ``<arch>/<version>``, without looking at the files it names.
+
+    Raises:
+        InvalidVersionError: it is missing, damaged, of another schema, or of another folder.
+    """
+    try:
+        raw = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidVersionError(f"{MANIFEST} cannot be read: {error}") from error
+    schema = raw.get("schema_version") if isinstance(raw, dict) else None
+    if schema != SCHEMA_VERSION:
+        raise InvalidVersionError(f"unknown schema version {schema!r}; this release reads {SCHEMA_VERSION}")
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidVersionError(f"{MANIFEST}: {field}: {first['msg']}") from error
+    if (manifest.arch, str(manifest.version)) != (folder.parent.name, folder.name):
+        raise InvalidVersionError(f"{MANIFEST} is of {manifest.arch} version {manifest.version}, not of this folder")
+    return manifest
+
+
+def read_generator(folder: Path) -> tuple[Manifest, nn.Sequential]:
+    """A verified version: its manifest and its generator, on the CPU, in eval mode.
+
+    Every file of the version is checked, so that a damaged one is found when it appears.
+
+    Raises:
+        InvalidVersionError: something is missing, damaged, or does not fit the architecture.
+    """
+    manifest = read_manifest(folder)
+    content = {name: _verified(folder, manifest, name) for name in FILES}
+    arch = ARCHS[manifest.arch]
+    if manifest.latents not in LATENTS:
+        raise InvalidVersionError(f"unknown distribution of latents {manifest.latents!r}")
+    if manifest.latent_shape != arch.latent_shape:
+        raise InvalidVersionError(f"latent shape {manifest.latent_shape}, expected {arch.latent_shape}")
+    G = arch.generator()
+    try:
+        weights = safetensors.torch.load(content[GENERATOR])
+        G.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as error:
+        raise InvalidVersionError(f"{GENERATOR} does not fit {arch.name}: {error}") from error
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise InvalidVersionError(f"{GENERATOR} holds values that are not finite")
+    return manifest, G.eval().requires_grad_(False)
+
+
+def read_samples(folder: Path) -> Tensor:
+    """The images of the same latents after each epoch: ``[epochs, n, 28, 28]`` uint8.
+
+    Raises:
+        InvalidVersionError: the version is damaged.
+    """
+    content = _verified(folder, read_manifest(folder), SAMPLES)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return torch.from_numpy(archive["images"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
+
+
+def publish(
+    model_dir: Path,
+    origin: Origin,
+    *,
+    generator: Mapping[str, Tensor],
+    discriminator: Mapping[str, Tensor],
+    samples: Tensor,
+    history: Sequence[Mapping[str, Any]],
+) -> Manifest:
+    """Write a new version and return its manifest; its number is the next free one.
+
+    ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` one mapping an epoch. Numbers of
+    shipped versions are left out, so (arch, version) names one generator.
+
+    Raises:
+        OSError: the directory cannot be written; nothing of the version is left then.
+    """
+    archive = io.BytesIO()
+    np.savez_compressed(archive, images=samples.numpy())
+    content = {
+        GENERATOR: safetensors.torch.save(dict(generator)),
+        DISCRIMINATOR: safetensors.torch.save(dict(discriminator)),
+        SAMPLES: archive.getvalue(),
+        HISTORY: "".join(json.dumps(line) + "\n" for line in history).encode(),
+    }
+    sums = {name: FileSum(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in content.items()}
+    arch_dir = model_dir / origin.arch
+    arch_dir.mkdir(parents=True, exist_ok=True)
+    temporary = arch_dir / f".publishing-{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        for name, data in content.items():
+            _write(temporary / name, data)
+        version = 1 + max([*_numbers(PRETRAINED / origin.arch), *_numbers(arch_dir)], default=0)
+        while True:
+            manifest = Manifest(**origin.model_dump(), version=version, files=sums)
+            _write(temporary / MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
+            _sync(temporary)
+            if _renamed(temporary, arch_dir / str(version)):
+                _sync(arch_dir)
+                return manifest
+            version += 1
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _numbers(arch_dir: Path) -> list[int]:
+    """The version numbers taken in a folder, valid versions or not."""
+    try:
+        names = os.listdir(arch_dir)
+    except FileNotFoundError:
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0")
+
+
+def _renamed(temporary: Path, target: Path) -> bool:
+    """Rename a folder; False when another one has taken the name."""
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _verified(folder: Path, manifest: Manifest, name: str) -> bytes:
+    expected = manifest.files.get(name)
+    if expected is None:
+        raise InvalidVersionError(f"{MANIFEST} does not list {name}")
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise InvalidVersionError(f"{name} cannot be read: {error.strerror}") from error
+    if len(data) != expected.bytes:
+        raise InvalidVersionError(f"{name} has {len(data)} bytes, expected {expected.bytes}: truncated?")
+    if hashlib.sha256(data).hexdigest() != expected.sha256:
+        raise InvalidVersionError(f"{name} has another sha256 than {MANIFEST} says")
+    return data

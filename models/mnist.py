@@ -1,0 +1,62 @@
+"""MNIST as one uint8 tensor, checked against its published sums; shuffled batches of it.
+
+Reads the four gzip-compressed IDX files under their published names, so a folder that another
+tool downloaded works too. Knows nothing of training.
+"""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+TRAIN_IMAGES = "train-images-idx3-ubyte"
+TEST_IMAGES = "t10k-images-idx3-ubyte"
+
+# SHA-256 of the uncompressed files: the compressed ones differ from mirror to mirror.
+SHA256 = {
+    TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+}
+
+_HEADER_BYTES = 16  # magic number, images, rows, columns: four big-endian int32
+
+
+class DatasetError(Exception):
+    """The data set is missing or is not the published one; the message says what to do."""
+
+
+def load(data_dir: Path, name: str = TRAIN_IMAGES) -> Tensor:
+    """The images of one file: ``[n, 28, 28]`` uint8, 0 is background, 255 is ink.
+
+    Raises:
+        DatasetError: the file is missing, unreadable, or its sum is not the published one.
+    """
+    path = data_dir / f"{name}.gz"
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{path} is missing: put MNIST's gzip files there or name their folder in DIGITS_DATA_DIR"
+        ) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    found = hashlib.sha256(raw).hexdigest()
+    if found != SHA256[name]:
+        raise DatasetError(f"{path} is not MNIST's: its sha256 is {found}, expected {SHA256[name]}")
+    pixels = torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=_HEADER_BYTES)
+    return pixels.view(-1, 28, 28)
+
+
+def batches(images: Tensor, size: int) -> Iterator[Tensor]:
+    """One epoch in a fresh random order (torch's global generator): ``[size, 28, 28]`` in −1…1.
+
+    ``images`` is ``[n, 28, 28]`` uint8. The last partial batch is dropped. Batches are scaled as
+    they are drawn, so the data set stays a quarter of its float size.
+    """
+    order = torch.randperm(len(images), device=images.device)
+    for start in range(0, len(images) - size + 1, size):
+        yield images[order[start : start + size]].float().mul_(2 / 255).sub_(1)

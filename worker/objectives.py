@@ -1,0 +1,63 @@
+"""What G and D minimise: losses of the discriminator's outputs, and the gradient penalty.
+
+Losses compute; the loop in ``worker.training`` schedules. All are functions of tensors.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy
+
+
+@dataclass(frozen=True)
+class Objective:
+    """``d_loss(D(real), D(fake))`` and ``g_loss(D(fake))``, each a scalar to minimise."""
+
+    d_loss: Callable[[Tensor, Tensor], Tensor]
+    g_loss: Callable[[Tensor], Tensor]
+
+
+def bce_d_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:
+    """Binary cross-entropy of probabilities in 0…1: real → 1, fake → 0 (arXiv:1406.2661)."""
+    return binary_cross_entropy(d_real, torch.ones_like(d_real)) + binary_cross_entropy(
+        d_fake, torch.zeros_like(d_fake)
+    )
+
+
+def bce_g_loss(d_fake: Tensor) -> Tensor:
+    """The non-saturating generator loss, −log D(fake) (arXiv:1406.2661, section 3)."""
+    return binary_cross_entropy(d_fake, torch.ones_like(d_fake))
+
+
+def wasserstein_d_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:
+    """mean D(fake) − mean D(real); the penalty is added by the loop (arXiv:1704.00028)."""
+    return d_fake.mean() - d_real.mean()
+
+
+def wasserstein_g_loss(d_fake: Tensor) -> Tensor:
+    """−mean D(fake) (arXiv:1701.07875)."""
+    return -d_fake.mean()
+
+
+def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """mean((‖∇D(x̂)‖₂ − 1)²) on x̂ drawn uniformly between each real and fake image.
+
+    ``real`` and ``fake`` are ``[n, …]`` of one shape, without a graph. Algorithm 1 of
+    arXiv:1704.00028, before its factor λ.
+    """
+    mix = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
+    between = torch.lerp(fake, real, mix).requires_grad_()
+    (gradient,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
+    norms: Tensor = gradient.flatten(1).norm(dim=1)
+    return (norms - 1).square().mean()
+
+
+OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
+    {
+        "bce": Objective(bce_d_loss, bce_g_loss),
+        "wasserstein": Objective(wasserstein_d_loss, wasserstein_g_loss),
+    }
+)

@@ -1,0 +1,53 @@
+"""The recipes: recipe × architecture → every hyperparameter of a run, in one aligned table.
+
+``book`` is the reference, as in chapter 17 of Raschka, Liu and Mirjalili (2022): Adam with
+torch's default betas, uniform latents, 100 epochs, a critic that ends in a Sigmoid. ``tuned``
+gives recognisable digits in minutes: an averaged generator, a falling learning rate, and the
+unbounded critic of arXiv:1704.00028. Must not import torch: the API and the queue read this table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every hyperparameter of a training run; a version's manifest carries it whole."""
+
+    name: str
+    arch: str
+    objective: str  # a row of worker.objectives.OBJECTIVES
+    lr_g: float
+    lr_d: float
+    betas: tuple[float, float]
+    schedule: str  # of both learning rates: "constant", or "linear" to 0 at the last step
+    latents: str  # a row of models.sampling.LATENTS
+    sigmoid: bool  # does the discriminator end in one?
+    d_steps: int  # discriminator steps on each batch, before the one generator step
+    gp_weight: float  # of the gradient penalty; 0: none
+    gp_every: int  # the penalty is taken every so many discriminator steps, times this number
+    ema: float  # decay a step of the published average of G; 0: G itself is published
+    epochs: int  # unless the run names another number
+    batch: int = 64
+
+
+_BOOK, _WGAN = (0.9, 0.999), (0.0, 0.99)
+
+# fmt: off
+_ROWS = (
+    #      name     arch       objective      lr_g  lr_d  betas        schedule    latents   sigmoid d_steps gp    every ema   epochs
+    Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.0,   100),
+    Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.0,   100),
+    Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      10.0, 1,    0.0,   100),
+    Recipe("tuned", "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.999, 30),
+    Recipe("tuned", "dcgan",   "bce",         5e-4, 5e-4, (0.5, 0.99), "linear",   "normal",  True,  1,      0.0,  1,    0.999, 10),
+    Recipe("tuned", "wgan",    "wasserstein", 5e-4, 1e-3, _WGAN,       "linear",   "normal",  False, 1,      10.0, 4,    0.999, 8),
+)
+# fmt: on
+
+RECIPES: Mapping[str, Mapping[str, Recipe]] = MappingProxyType(
+    {name: {row.arch: row for row in _ROWS if row.name == name} for name in dict.fromkeys(r.name for r in _ROWS)}
+)
+
+DEFAULT_RECIPE = "tuned"

@@ -1,0 +1,153 @@
+"""One job from claim to version: where job, training and checkpoint meet.
+
+The only module of the worker that imports both torch and the job records; the queue imports it
+in the training child alone.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from redis.exceptions import RedisError
+
+from models import checkpoint, device, mnist
+from models.archs import ARCHS
+from worker import training
+from worker.jobs import Job, JobState, JobStore
+from worker.recipes import RECIPES, Recipe
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 1.0  # between two writes of a job's progress, each of which reads its cancel flag
+RETRY_SECONDS = 1.0  # between two tries to record how a job ended while Redis is away
+
+
+def run_job(job_id: str, store: JobStore, settings: Settings, stopping: Callable[[], bool]) -> JobState | None:
+    """Claim a job, train, publish; record how it ended.
+
+    Returns the state in which it leaves the job, QUEUED where ``stopping`` ended it early (it then
+    needs another wake-up); None where the job was not to be had, because another worker has it
+    or it was canceled.
+    """
+    job = store.claim(job_id)
+    if job is None:
+        logger.info("job %s is not queued: nothing to do", job_id)
+        return None
+    end: JobState
+    facts: dict[str, int | str] = {}
+    watch = _Watch(store, job.id, stopping)
+    try:
+        if version := _train_and_publish(job, settings, watch):
+            end, facts = JobState.SUCCEEDED, {"version": version}
+        elif watch.canceled:
+            end = JobState.CANCELED
+        else:
+            end = JobState.QUEUED
+    except Exception as error:  # whatever it was, the job must not stay running
+        logger.exception("job %s failed", job.id)
+        end, facts = JobState.FAILED, {"error": f"{type(error).__name__}: {error}"}
+    while True:
+        try:
+            store.leave(job.id, end, **facts)
+            break
+        except RedisError as error:
+            logger.warning("cannot record the end of job %s, trying again: %s", job.id, error)
+            time.sleep(RETRY_SECONDS)
+    logger.info("job %s: %s %s", job.id, end.value, facts or "")
+    return end
+
+
+def publish(
+    trained: training.Trained,
+    recipe: Recipe,
+    *,
+    seed: int,
+    where: torch.device,
+    model_dir: Path,
+    job: str | None = None,
+) -> checkpoint.Manifest:
+    """Publish what a run gave as a new version, with all that is needed to run it again."""
+    arch = ARCHS[recipe.arch]
+    last = trained.history[-1]
+    origin = checkpoint.Origin(
+        arch=arch.name,
+        latent_shape=arch.latent_shape,
+        latents=recipe.latents,
+        recipe=asdict(recipe),
+        seed=seed,
+        epochs=last.epoch,
+        dataset=mnist.TRAIN_IMAGES,
+        dataset_sha256=mnist.SHA256[mnist.TRAIN_IMAGES],
+        device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        wall_seconds=round(last.seconds, 1),
+        created_at=datetime.now(UTC),
+        command=f"digits train --arch {arch.name} --recipe {recipe.name} --epochs {recipe.epochs} --seed {seed}",
+        job=job,
+    )
+    return checkpoint.publish(
+        model_dir,
+        origin,
+        generator=trained.generator,
+        discriminator=trained.discriminator,
+        samples=torch.stack(trained.samples),
+        history=[asdict(epoch) for epoch in trained.history],
+    )
+
+
+class _Watch:
+    """The callbacks of a job's run: report progress now and then, and learn whether to stop."""
+
+    def __init__(self, store: JobStore, job_id: str, stopping: Callable[[], bool]) -> None:
+        self.store = store
+        self.job_id = job_id
+        self.stopping = stopping
+        self.canceled = False
+        self._reported = 0.0
+        self._last: training.Epoch | None = None
+
+    def on_progress(self, progress: training.Progress) -> None:
+        now = time.monotonic()
+        if now - self._reported < REPORT_SECONDS and progress.last is self._last:
+            return
+        self._reported, self._last = now, progress.last
+        last = asdict(progress.last) if progress.last else {}
+        try:
+            self.canceled = self.store.report(
+                self.job_id,
+                epoch=progress.epoch,
+                step=progress.step,
+                steps=progress.steps,
+                images_per_second=round(progress.images_per_second, 1),
+                eta_seconds=round(progress.eta_seconds, 1),
+                **{name: last[name] for name in ("d_loss", "g_loss", "d_real", "d_fake") if last},
+            )
+        except RedisError as error:  # training goes on without Redis
+            logger.warning("cannot report the progress of job %s: %s", self.job_id, error)
+
+    def should_stop(self) -> bool:
+        return self.canceled or self.stopping()
+
+
+def _train_and_publish(job: Job, settings: Settings, watch: _Watch) -> int | None:
+    """The version made, or None where the run was stopped."""
+    where = device.resolve(settings.device)
+    recipe = replace(RECIPES[job.recipe][job.arch], epochs=job.epochs)
+    trained = training.train(
+        recipe=recipe,
+        images=mnist.load(settings.data_dir),
+        seed=job.seed,
+        device=where,
+        on_progress=watch.on_progress,
+        should_stop=watch.should_stop,
+    )
+    finished = trained is not None and trained.history[-1].epoch == recipe.epochs
+    if trained is None or not finished or watch.canceled:
+        return None
+    return publish(trained, recipe, seed=job.seed, where=where, model_dir=settings.model_dir, job=job.id).version

@@ -1,0 +1,21 @@
+"""Settings from the environment (``DIGITS_*``), read once, in the entry points only."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ROOT = Path(__file__).parents[1]
+
+
+class Settings(BaseSettings):
+    """What worker and API share. The URL may hold a password, so it never shows itself."""
+
+    model_config = SettingsConfigDict(env_prefix="DIGITS_", frozen=True)
+
+    redis_url: SecretStr | None = None  # unset: `digits up` starts a Valkey of its own
+    model_dir: Path = Path("var/models")
+    state_dir: Path = Path("var")
+    data_dir: Path = _ROOT / "data" / "mnist"
+    device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,0 +1,247 @@
+"""The training loop: two networks against each other, one epoch after the other.
+
+Must not know who launched it: no Celery, no Redis, no environment, no files. Progress and the
+wish to stop are callbacks.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models import mnist, sampling
+from models.archs import ARCHS, Arch
+from worker.objectives import OBJECTIVES, gradient_penalty
+from worker.recipes import Recipe
+
+Weights = dict[str, Tensor]
+
+SAMPLES = 64  # images of the same latents, drawn after every epoch
+
+
+class TrainingError(Exception):
+    """The run cannot give a usable generator; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is recorded of one epoch; means are over its batches."""
+
+    epoch: int  # from 1
+    d_loss: float
+    g_loss: float
+    d_real: float  # mean D(real)
+    d_fake: float  # mean D(fake)
+    images_per_second: float
+    seconds: float  # of training since the run began
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after a step."""
+
+    epoch: int  # the one under way, from 1
+    epochs: int
+    step: int  # within the epoch, from 1
+    steps: int  # an epoch
+    images_per_second: float  # since the run began
+    eta_seconds: float
+    last: Epoch | None  # the last finished epoch
+
+
+@dataclass
+class Trained:
+    """The run as its last finished epoch left it."""
+
+    generator: Weights  # on the CPU; the average where the recipe keeps one
+    discriminator: Weights
+    samples: list[Tensor]  # an epoch each: [64, 28, 28] uint8
+    history: list[Epoch]
+
+
+@dataclass
+class _Run:
+    """The parts of a run that every step works on."""
+
+    arch: Arch
+    recipe: Recipe
+    G: nn.Module
+    D: nn.Module
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer
+    average: AveragedModel | None
+    device: torch.device
+    d_steps_done: int = 0
+
+    def fake(self, count: int) -> Tensor:
+        z = sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
+        images: Tensor = self.G(z)
+        return images
+
+    @property
+    def published_generator(self) -> nn.Module:
+        return self.G if self.average is None else self.average.module
+
+
+def train(
+    *,
+    recipe: Recipe,
+    images: Tensor,
+    seed: int,
+    device: torch.device,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trained | None:
+    """Train ``recipe`` on ``images`` (``[n, 28, 28]`` uint8) for ``recipe.epochs``.
+
+    The same seed on the same CPU build with the same thread count gives the same weights, bit
+    for bit. ``on_progress`` is called after every step and every epoch, ``should_stop`` before
+    every step.
+
+    Returns the state after the last finished epoch; None when it was stopped before the first.
+
+    Raises:
+        TrainingError: there are fewer images than one batch, or the losses are no longer finite.
+    """
+    steps = len(images) // recipe.batch
+    if steps == 0:
+        raise TrainingError(f"{len(images)} images do not fill one batch of {recipe.batch}")
+    with _seeded(seed, device):
+        images = images.to(device)
+        run = _start(recipe, steps * recipe.epochs, device)
+        fixed = sampling.latents(range(SAMPLES), run.arch.latent_shape, recipe.latents)
+        trained: Trained | None = None
+        began = time.perf_counter()
+        for epoch in range(1, recipe.epochs + 1):
+            epoch_began = time.perf_counter()
+            sums = torch.zeros(4, device=device)  # d_loss, d_real, d_fake, g_loss
+            for step, real in enumerate(mnist.batches(images, recipe.batch), start=1):
+                if should_stop():
+                    return trained
+                sums += _train_step(run, real)
+                on_progress(_progress(recipe, epoch, step, steps, began, trained))
+            trained = _end_epoch(run, fixed, trained, epoch, sums / steps, steps, began, epoch_began)
+            on_progress(_progress(recipe, epoch, steps, steps, began, trained))
+        return trained
+
+
+def _progress(recipe: Recipe, epoch: int, step: int, steps: int, began: float, trained: Trained | None) -> Progress:
+    done, seconds = (epoch - 1) * steps + step, time.perf_counter() - began
+    return Progress(
+        epoch=epoch,
+        epochs=recipe.epochs,
+        step=step,
+        steps=steps,
+        images_per_second=done * recipe.batch / seconds,
+        eta_seconds=seconds / done * (recipe.epochs * steps - done),
+        last=trained.history[-1] if trained else None,
+    )
+
+
+def _start(recipe: Recipe, total_steps: int, device: torch.device) -> _Run:
+    arch = ARCHS[recipe.arch]
+    G = arch.generator().to(device)
+    D = arch.discriminator(recipe.sigmoid).to(device)
+    averaged = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+    return _Run(
+        arch=arch,
+        recipe=recipe,
+        G=G,
+        D=D,
+        g_optimizer=_optimizer(G, recipe.lr_g, recipe, total_steps),
+        d_optimizer=_optimizer(D, recipe.lr_d, recipe, total_steps * recipe.d_steps),
+        average=averaged,
+        device=device,
+    )
+
+
+def _optimizer(network: nn.Module, lr: float, recipe: Recipe, total_steps: int) -> Optimizer:
+    optimizer = Adam(network.parameters(), lr=lr, betas=recipe.betas, fused=True)
+    if recipe.schedule == "linear":
+        schedule = LambdaLR(optimizer, lambda step: 1 - step / total_steps)
+        optimizer.register_step_post_hook(lambda *_: schedule.step())
+    return optimizer
+
+
+def _train_step(run: _Run, real: Tensor) -> Tensor:
+    """The discriminator's steps on one batch, then one of the generator.
+
+    Returns ``[4]``: d_loss, mean D(real), mean D(fake), g_loss, on the device, not yet read.
+    """
+    real = real.view(-1, *run.arch.image_shape)
+    d_means = torch.stack([_d_step(run, real) for _ in range(run.recipe.d_steps)]).mean(dim=0)
+    return torch.cat([d_means, _g_step(run, len(real)).view(1)])
+
+
+def _d_step(run: _Run, real: Tensor) -> Tensor:
+    recipe = run.recipe
+    with torch.no_grad():  # G learns nothing here: no graph through it
+        fake = run.fake(len(real))
+    d_real, d_fake = run.D(real), run.D(fake)
+    loss = OBJECTIVES[recipe.objective].d_loss(d_real, d_fake)
+    if recipe.gp_weight and run.d_steps_done % recipe.gp_every == 0:
+        loss = loss + recipe.gp_weight * recipe.gp_every * gradient_penalty(run.D, real, fake)
+    run.d_steps_done += 1
+    run.d_optimizer.zero_grad()
+    loss.backward()
+    run.d_optimizer.step()
+    return torch.stack([loss, d_real.mean(), d_fake.mean()]).detach()
+
+
+def _g_step(run: _Run, count: int) -> Tensor:
+    run.D.requires_grad_(False)  # D only judges: no gradients for its weights
+    loss = OBJECTIVES[run.recipe.objective].g_loss(run.D(run.fake(count)))
+    run.g_optimizer.zero_grad()
+    loss.backward()
+    run.g_optimizer.step()
+    run.D.requires_grad_(True)
+    if run.average is not None:
+        run.average.update_parameters(run.G)
+    return loss.detach()
+
+
+def _end_epoch(
+    run: _Run,
+    fixed: Tensor,
+    before: Trained | None,
+    epoch: int,
+    means: Tensor,
+    steps: int,
+    began: float,
+    epoch_began: float,
+) -> Trained:
+    """Read the epoch's means (its one synchronisation), draw its samples, copy its weights."""
+    d_loss, d_real, d_fake, g_loss = means.tolist()
+    now = time.perf_counter()
+    speed = steps * run.recipe.batch / (now - epoch_began)
+    record = Epoch(epoch, d_loss, g_loss, d_real, d_fake, speed, now - began)
+    if not all(map(math.isfinite, (d_loss, g_loss))):
+        raise TrainingError(f"the losses of epoch {epoch} are not finite ({d_loss}, {g_loss}); try another seed")
+    G = run.published_generator.eval()
+    drawn = sampling.images(G, fixed)
+    G.train()
+    return Trained(
+        generator=_on_cpu(G),
+        discriminator=_on_cpu(run.D),
+        samples=[*(before.samples if before else []), drawn],
+        history=[*(before.history if before else []), record],
+    )
+
+
+def _on_cpu(network: nn.Module) -> Weights:
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, which weights, dropout, shuffling and latents draw from."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
