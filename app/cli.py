@@ -6,26 +6,30 @@ so that ``--help`` is quick and the worker's parent process stays free of torch.
 """
 
 import logging
+import mimetypes
 import signal
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from app.settings import ApiSettings
 from models import seeds
 from worker.jobs import MAX_EPOCHS
-from worker.recipes import DEFAULT_RECIPE, RECIPES
+from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 from worker.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.generators import Generator, Generators
+    from app.rendering import Picture
     from worker import training
 
-Arch = StrEnum("Arch", list(RECIPES[DEFAULT_RECIPE]))  # type: ignore[misc]
-RecipeName = StrEnum("RecipeName", list(RECIPES))  # type: ignore[misc]
 
 cli = typer.Typer(
     name="digits",
@@ -39,13 +43,66 @@ err = Console(stderr=True)
 
 _DEFAULT_RECIPE = RecipeName(DEFAULT_RECIPE)
 
-ArchOption = Annotated[Arch, typer.Option(help="The architecture.")]
+ArchOption = Annotated[ArchName, typer.Option(help="The architecture.")]
+VersionOption = Annotated[str | None, typer.Option(help="A number, or latest. Default: the best.")]
+ScaleOption = Annotated[int, typer.Option(min=1, max=8, help="Enlargement.")]
+ColumnsOption = Annotated[int | None, typer.Option(min=1, help="Of the grid. Default: near-square.")]
 SeedOption = Annotated[int | None, typer.Option(min=0, max=seeds.MAX_SEED, help="Default: a fresh one.")]
 
 
 @cli.callback()
 def digits() -> None:
     """Handwritten digits on demand: serve generators, train them, draw from them."""
+
+
+@cli.command(epilog="Example: `DIGITS_PORT=9000 digits up`")
+def up() -> None:
+    """Run everything on this machine: Valkey, a worker and the API on port 8000. Ctrl-C ends it.
+
+    With DIGITS_REDIS_URL set, no Valkey is started.
+    """
+    from app import up
+
+    try:
+        up.up(ApiSettings())
+    except up.UpError as error:
+        _fail(str(error))
+
+
+@cli.command(epilog="Example: `digits serve --host 0.0.0.0 --port 9000`")
+def serve(
+    host: Annotated[str | None, typer.Option(help="Where to listen. Default: DIGITS_HOST, or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: DIGITS_PORT, or 8000.")] = None,
+) -> None:
+    """Run the API alone. `/generate` needs nothing else; `/train` needs DIGITS_REDIS_URL and a worker."""
+    import uvicorn
+
+    from app.main import create_app
+
+    settings = ApiSettings()
+    try:
+        app = create_app(settings)
+    except ValueError as error:
+        _fail(str(error))
+    uvicorn.run(
+        app,
+        host=host or settings.host,
+        port=port or settings.port,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+        server_header=False,
+    )
+
+
+@cli.command(epilog="Example: `DIGITS_REDIS_URL=redis://gpu-host:6379/0 digits worker`")
+def worker() -> None:
+    """Run a worker: one training job at a time, from the queue at DIGITS_REDIS_URL."""
+    from worker import queue
+
+    settings = Settings()
+    if settings.redis_url is None:
+        _fail("the queue is not named: set DIGITS_REDIS_URL, or run everything at once with `digits up`")
+    queue.serve(settings.redis_url.get_secret_value())
 
 
 @cli.command(epilog="Example: `digits train --arch dcgan --epochs 5`")
@@ -103,10 +160,120 @@ def train(
     out.print(f"published {arch} version {manifest.version} after {manifest.epochs} epochs in {folder}", soft_wrap=True)
 
 
+@cli.command(epilog="Example: `digits generate --arch wgan -n 16 -o wgan.png`")
+def generate(
+    arch: ArchOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png, .webp, .zip or .json file.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many digits.")] = 16,
+    seed: SeedOption = None,
+    version: VersionOption = None,
+    scale: ScaleOption = 1,
+    columns: ColumnsOption = None,
+) -> None:
+    """Draw digits into a file, without a server."""
+    from app.rendering import Picture
+
+    render = _renderer(output)
+    generator = _loaded(arch, version)
+    seed = seeds.fresh() if seed is None else seed
+    picture = Picture(
+        generator.draw(seed, n).numpy(), arch, generator.manifest.version, seed, generator.sha256, scale, columns
+    )
+    output.write_bytes(render(picture))
+    out.print(f"{output}: {n} digits of {arch} version {generator.manifest.version} from seed {seed}", soft_wrap=True)
+
+
+@cli.command(epilog="Example: `digits samples --arch dcgan -o samples.png`")
+def samples(
+    arch: ArchOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png or .webp file.")],
+    epoch: Annotated[int | None, typer.Option(min=1, help="All 64 images of one epoch.")] = None,
+    version: VersionOption = None,
+    scale: ScaleOption = 1,
+) -> None:
+    """Show what a version drew from the same latents after each epoch of its training, a row each."""
+    from app.rendering import Picture
+    from models import checkpoint
+
+    render = _renderer(output)
+    generator = _loaded(arch, version)
+    manifest = generator.manifest
+    images = checkpoint.read_samples(checkpoint.folders(Settings().model_dir)[arch, manifest.version]).numpy()
+    if epoch is None:
+        shown, columns = images[:, :16].reshape(-1, 28, 28), 16
+    elif epoch <= len(images):
+        shown, columns = images[epoch - 1], 8
+    else:
+        _fail(f"--epoch: {arch} version {manifest.version} has {len(images)} epochs")
+    output.write_bytes(render(Picture(shown, arch, manifest.version, 0, generator.sha256, scale, columns)))
+    out.print(f"{output}: {arch} version {manifest.version}, {'each epoch' if epoch is None else f'epoch {epoch}'}")
+
+
+@cli.command(epilog="Example: `DIGITS_MODEL_DIR=/srv/models digits models`")
+def models() -> None:
+    """List the versions there are, and which one answers by default (★)."""
+    from rich.table import Table
+
+    generators = _generators()
+    table = Table("arch", "version", "recipe", "epochs", "made", "source", "state")
+    for entry in generators.entries:
+        source = "shipped" if entry.shipped else "trained"
+        if entry.generator is None:
+            table.add_row(entry.arch, str(entry.version), "", "", "", source, f"rejected: {entry.problem}")
+            continue
+        manifest = entry.generator.manifest
+        star = " ★" if generators.get(entry.arch) is entry.generator else ""
+        made = f"{manifest.created_at:%Y-%m-%d %H:%M}"
+        recipe = str(manifest.recipe.get("name", ""))
+        table.add_row(
+            entry.arch, f"{entry.version}{star}", recipe, str(manifest.epochs), made, source, entry.problem or "loaded"
+        )
+    out.print(table)
+
+
 def main() -> None:
     """The entry point of ``digits``."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    cli()
+    try:
+        cli()
+    except ValidationError as error:  # of the settings: the commands' own options are checked by typer
+        for item in error.errors(include_input=False):
+            err.print(f"[red]error:[/red] DIGITS_{str(item['loc'][0]).upper()}: {item['msg']}", soft_wrap=True)
+        raise SystemExit(2) from None
+
+
+def _generators() -> "Generators":
+    from app.generators import Generators
+    from models import device
+
+    settings = Settings()
+    logging.disable(logging.INFO)  # the answer says it all
+    try:
+        found = Generators(settings.model_dir, device.resolve(settings.device))
+    except ValueError as error:
+        _fail(str(error))
+    found.refresh()
+    return found
+
+
+def _loaded(arch: str, version: str | None) -> "Generator":
+    from app.errors import Unknown
+
+    try:
+        return _generators().get(arch, version)
+    except Unknown as error:
+        _fail(error.detail)
+
+
+def _renderer(output: Path) -> "Callable[[Picture], bytes]":
+    from app.rendering import FORMATS
+
+    media_type = mimetypes.guess_type(output.name)[0]
+    if media_type not in FORMATS:
+        _fail(f"{output} names no format: use .png, .webp, .zip or .json")
+    if not output.parent.is_dir():
+        _fail(f"there is no folder {output.parent}")
+    return FORMATS[media_type]
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:

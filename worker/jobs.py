@@ -11,14 +11,13 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
 
 from models import seeds
-from worker.recipes import DEFAULT_RECIPE, RECIPES
+from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 
 MAX_EPOCHS = 1_000
 IDEMPOTENCY_SECONDS = 24 * 3600  # for how long a key names the job it made
@@ -38,27 +37,13 @@ class KeyReusedError(Exception):
     """An Idempotency-Key came again with another body."""
 
 
-def _one_of(names: list[str]) -> tuple[AfterValidator, Any]:
-    """A string field that takes these names: checked, and listed in the OpenAPI schema."""
-
-    def check(value: str) -> str:
-        if value not in names:
-            raise PydanticCustomError("one_of", "Input should be one of {expected}", {"expected": ", ".join(names)})
-        return value
-
-    return AfterValidator(check), Field(json_schema_extra={"enum": cast(Any, names)})
-
-
-_ARCH, _RECIPE = _one_of(list(RECIPES[DEFAULT_RECIPE])), _one_of(list(RECIPES))
-
-
 class TrainRequest(BaseModel):
     """The body of ``POST /train``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    arch: Annotated[str, *_ARCH]
-    recipe: Annotated[str, *_RECIPE] = DEFAULT_RECIPE
+    arch: ArchName
+    recipe: RecipeName = RecipeName(DEFAULT_RECIPE)
     epochs: int | None = Field(None, ge=1, le=MAX_EPOCHS, description="default: as many as the recipe names")
     seed: int | None = Field(None, ge=0, le=seeds.MAX_SEED, description="default: a fresh one")
 
@@ -125,8 +110,12 @@ class JobStore:
         self._change = redis.register_script(_CHANGE)
         self._create = redis.register_script(_CREATE)
 
-    def create(self, request: TrainRequest, idempotency_key: str | None = None) -> Job:
-        """Record a new queued job; with a key that has made one before, return that one.
+    def ping(self) -> None:
+        """Raise unless Redis answers."""
+        self._redis.ping()
+
+    def create(self, request: TrainRequest, idempotency_key: str | None = None) -> tuple[Job, bool]:
+        """Record a new queued job; with a key that has made one before, return that one and False.
 
         Raises:
             KeyReusedError: the key has made a job from another request.
@@ -157,12 +146,12 @@ class JobStore:
             ],
         )
         if not before:
-            return job
+            return job, True
         if before[1] != fingerprint:
             raise KeyReusedError
         earlier = self.get(before[0])
         assert earlier is not None
-        return earlier
+        return earlier, False
 
     def discard(self, job_id: str) -> None:
         """Forget a job that could not be queued."""
@@ -224,7 +213,7 @@ class JobStore:
 
 
 def _flat(fields: Mapping[str, Any]) -> list[Any]:
-    return [part for name, value in fields.items() for part in (name, int(value) if value is True else value)]
+    return [part for name, value in fields.items() for part in (name, int(value) if isinstance(value, bool) else value)]
 
 
 def _now() -> str:

@@ -8,6 +8,7 @@ unbounded critic of arXiv:1704.00028. Must not import torch: the API and the que
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
 
@@ -51,3 +52,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = MappingProxyType(
 )
 
 DEFAULT_RECIPE = "tuned"
+
+# The names that people may give, for the API and the command line.
+ArchName = StrEnum("ArchName", list(RECIPES[DEFAULT_RECIPE]))  # type: ignore[misc]
+RecipeName = StrEnum("RecipeName", list(RECIPES))  # type: ignore[misc]

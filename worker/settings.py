@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import SecretStr
+from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ROOT = Path(__file__).parents[1]
@@ -19,3 +19,10 @@ class Settings(BaseSettings):
     state_dir: Path = Path("var")
     data_dir: Path = _ROOT / "data" / "mnist"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_scheme(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("should be redis://[:password@]host:port/database, or rediss:// for TLS")
+        return url

@@ -1,0 +1,134 @@
+"""What goes wrong, with its HTTP status; every answer of it is ``application/problem+json``.
+
+    ServiceError
+    ├── Unknown          404  no such version, job or path
+    ├── NotAcceptable    406  no such format
+    ├── Conflict         409  the job has ended
+    ├── TooLarge         413  the body
+    ├── UnsupportedMedia 415  of the body
+    ├── Unprocessable    422  bad input, with the field and the bound
+    ├── Busy             429  try again later
+    └── Unavailable      503  a part that the call needs is away
+
+The problem's members are those of RFC 9457, and ``errors``: one ``{field, detail, bound}`` for
+each thing that is wrong with the input.
+"""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+
+logger = logging.getLogger(__name__)
+
+FieldError = dict[str, Any]
+
+
+class ServiceError(HTTPException):
+    """An answer other than the one that was asked for."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def __init__(
+        self, detail: str, *, field: str | None = None, bound: Any = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(self.status, detail, dict(headers or {}))
+        self.errors = [_field_error(field, detail, bound)] if field else []
+
+
+class Unknown(ServiceError):
+    status = HTTPStatus.NOT_FOUND
+
+
+class NotAcceptable(ServiceError):
+    status = HTTPStatus.NOT_ACCEPTABLE
+
+
+class Conflict(ServiceError):
+    status = HTTPStatus.CONFLICT
+
+
+class TooLarge(ServiceError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class UnsupportedMedia(ServiceError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class Unprocessable(ServiceError):
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class Busy(ServiceError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+
+class Unavailable(ServiceError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class Problem(JSONResponse):
+    """One problem as its own media type."""
+
+    media_type = "application/problem+json"
+
+    def __init__(
+        self, status: int, detail: str, errors: list[FieldError] | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": int(status),
+            "detail": detail,
+        }
+        if errors:
+            body["errors"] = errors
+        super().__init__(body, status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of ``app`` answered as a problem."""
+
+    async def http_error(_: Request, error: Exception) -> Problem:
+        assert isinstance(error, HTTPException)
+        return Problem(error.status_code, error.detail, getattr(error, "errors", None), error.headers)
+
+    async def bad_input(_: Request, error: Exception) -> Problem:
+        assert isinstance(error, RequestValidationError)
+        errors = [_of_validation(item) for item in error.errors()]
+        detail = "; ".join(f"{item['field']}: {item['detail']}" for item in errors)
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+
+    async def redis_away(_: Request, error: Exception) -> Problem:
+        logger.warning("redis is away: %s", error)
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "redis, which holds the jobs, does not answer; try again later")
+
+    async def our_fault(_: Request, error: Exception) -> Problem:
+        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")
+
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, bad_input)
+    app.add_exception_handler(RedisError, redis_away)
+    app.add_exception_handler(OperationalError, redis_away)
+    app.add_exception_handler(Exception, our_fault)
+
+
+def _of_validation(item: Mapping[str, Any]) -> FieldError:
+    """One of pydantic's errors: ``loc`` is (where, field, …), ``ctx`` holds the bound."""
+    where, *path = item["loc"]
+    named = isinstance(path[0], str) if path else False
+    field = ".".join(str(part) for part in path) if named else str(where)
+    bound = {name: value for name, value in item.get("ctx", {}).items() if isinstance(value, int | float | str)}
+    return _field_error(field, item["msg"], bound)
+
+
+def _field_error(field: str, detail: str, bound: Any) -> FieldError:
+    return {"field": field, "detail": detail} | ({"bound": bound} if bound else {})

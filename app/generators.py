@@ -1,0 +1,119 @@
+"""The versions in memory: found in the model directory, verified, warmed, swapped in while running.
+
+A version that cannot be used is kept as rejected, with the reason, and looked at again when its
+files change; whatever was loaded before stays.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from app.errors import Unknown
+from models import checkpoint, sampling
+from models.checkpoint import InvalidVersionError, Manifest
+
+logger = logging.getLogger(__name__)
+
+LATEST = "latest"
+
+Signature = tuple[tuple[str, int, int, int], ...]  # of each file: name, inode, size, mtime in ns
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A loaded version, ready to draw."""
+
+    manifest: Manifest
+    network: nn.Module
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights' file."""
+        return self.manifest.files[checkpoint.GENERATOR].sha256
+
+    def draw(self, seed: int, n: int) -> Tensor:
+        """``[n, 28, 28]`` uint8; image *i* depends on ``seed + i`` alone. Safe in several threads."""
+        z = sampling.latents(range(seed, seed + n), self.manifest.latent_shape, self.manifest.latents)
+        return sampling.images(self.network, z)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A version folder as it was last looked at: a generator, a problem, or a problem since loading."""
+
+    arch: str
+    version: int
+    shipped: bool
+    signature: Signature
+    generator: Generator | None
+    problem: str | None
+
+
+class Generators:
+    """All versions of one model directory and the shipped ones. Reading it needs no lock."""
+
+    def __init__(self, model_dir: Path, device: torch.device) -> None:
+        self._model_dir = model_dir
+        self._device = device
+        self._entries: dict[tuple[str, int], Entry] = {}
+
+    @property
+    def entries(self) -> list[Entry]:
+        """By architecture and version."""
+        return list(self._entries.values())
+
+    def refresh(self) -> None:
+        """Look at the directory: load what is new or changed, forget what is gone."""
+        self._entries = {key: self._look(key, folder) for key, folder in checkpoint.folders(self._model_dir).items()}
+
+    def get(self, arch: str, version: str | None = None) -> Generator:
+        """The generator of a version number, of ``latest``, or the best (see ``Manifest.preference``).
+
+        Raises:
+            Unknown: there is no such version, or it is rejected.
+        """
+        loaded = [e.generator for e in self._entries.values() if e.arch == arch and e.generator]
+        if version is None or version == LATEST:
+            if not loaded:
+                raise Unknown(f"no version of {arch} is loaded", field="arch")
+            if version == LATEST:
+                return max(loaded, key=lambda generator: generator.manifest.version)
+            return max(loaded, key=lambda generator: generator.manifest.preference())
+        for entry in self._entries.values():
+            if (entry.arch, str(entry.version)) == (arch, version):
+                if entry.generator:
+                    return entry.generator
+                raise Unknown(f"version {version} of {arch} is rejected: {entry.problem}", field="version")
+        numbers = [generator.manifest.version for generator in loaded]
+        raise Unknown(f"{arch} has no version {version}", field="version", bound={"loaded": numbers})
+
+    def _look(self, key: tuple[str, int], folder: Path) -> Entry:
+        arch, version = key
+        before = self._entries.get(key)
+        signature = _signature(folder)
+        if before and before.signature == signature:
+            return before
+        generator, problem = before.generator if before else None, None
+        try:
+            manifest, network = checkpoint.read_generator(folder)
+            generator = Generator(manifest, network.to(self._device))
+            generator.draw(seed=0, n=1)  # warm it: the first pass is slow
+            logger.info("loaded %s version %d", arch, version)
+        except InvalidVersionError as error:
+            problem = str(error)
+            logger.warning("rejected %s version %d: %s", arch, version, problem)
+        return Entry(arch, version, checkpoint.PRETRAINED in folder.parents, signature, generator, problem)
+
+
+def _signature(folder: Path) -> Signature:
+    found = []
+    for name in (checkpoint.MANIFEST, *checkpoint.FILES):
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            continue
+        found.append((name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)

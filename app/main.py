@@ -1,0 +1,108 @@
+"""The application: assembles the parts and owns every resource. Importing it starts nothing.
+
+digits serve
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import errors
+from app.dependencies import Resources, Training
+from app.engine import Engine
+from app.generators import Generators
+from app.routes import generate, health, jobs, models
+from app.settings import ApiSettings
+from models import device
+from worker.jobs import JobStore
+from worker.queue import Publisher, connect
+
+logger = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 1.0  # between two looks at the model directory
+MAX_BODY_BYTES = 64 * 1024
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """The API over one model directory and, where one is configured, one Redis.
+
+    Raises:
+        ValueError: the device of the settings does not exist here.
+    """
+    where = device.resolve(settings.device)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        generators = Generators(settings.model_dir, where)
+        await asyncio.to_thread(generators.refresh)
+        resources = Resources(generators, Engine(), _training(settings))
+        app.state.resources = resources
+        watcher = asyncio.create_task(_keep_fresh(generators))
+        yield
+        watcher.cancel()
+        resources.engine.close()
+        if resources.training:
+            resources.training.publisher.close()
+
+    app = FastAPI(
+        title="digits",
+        summary="Handwritten digits on demand, drawn by GANs, and training of the GANs that draw them.",
+        version=version("digits"),
+        lifespan=lifespan,
+    )
+    errors.install(app)
+    app.add_middleware(BodyLimit)
+    for part in (generate, models, jobs, health):
+        app.include_router(part.router)
+    return app
+
+
+class BodyLimit:
+    """Refuses bodies over ``MAX_BODY_BYTES``, by their announced length or as they arrive."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        error = errors.TooLarge(
+            f"the body has more than {MAX_BODY_BYTES} bytes", field="body", bound={"le": MAX_BODY_BYTES}
+        )
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+            await errors.Problem(error.status_code, error.detail, error.errors)(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise error
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def _training(settings: ApiSettings) -> Training | None:
+    if settings.redis_url is None:
+        return None
+    url = settings.redis_url.get_secret_value()
+    return Training(JobStore(connect(url)), Publisher(url))
+
+
+async def _keep_fresh(generators: Generators) -> None:
+    while True:
+        await asyncio.sleep(REFRESH_SECONDS)
+        try:
+            await asyncio.to_thread(generators.refresh)
+        except Exception:  # a directory that cannot be read now may be readable again in a second
+            logger.exception("cannot look at the model directory")

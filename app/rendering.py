@@ -1,0 +1,129 @@
+"""From uint8 images to bytes that people ask for: one function a format.
+
+Must not know of HTTP or of generators' insides. A new format is one function and one row of
+:data:`FORMATS`. The same picture gives the same bytes.
+"""
+
+import base64
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+GUTTER_PX = 2  # between the images of a grid
+GUTTER_GREY = 96
+WEBP_MAX_PX = 16383  # a side; the format's own limit
+
+
+class ImpossiblePictureError(Exception):
+    """The format cannot hold this picture; the message says its bound."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Images of one request, and how to show them."""
+
+    images: NDArray[np.uint8]  # [n, 28, 28]
+    arch: str
+    version: int
+    seed: int  # of the first image; image i has seed + i
+    sha256: str  # of the weights
+    scale: int  # image pixels → picture pixels
+    columns: int | None  # None: near-square
+
+    def facts(self, index: int = 0) -> dict[str, str]:
+        """What a file of this picture says of itself."""
+        return {
+            "arch": self.arch,
+            "version": str(self.version),
+            "seed": str(self.seed + index),
+            "sha256": self.sha256,
+        }
+
+
+def png(picture: Picture) -> bytes:
+    """A grid; arch, version, seed and the weights' sum stand in its text chunks."""
+    return _png(grid(picture.images, picture.columns, picture.scale), picture.facts())
+
+
+def webp(picture: Picture) -> bytes:
+    """A grid, lossless.
+
+    Raises:
+        ImpossiblePictureError: a side is longer than the format allows.
+    """
+    pixels = grid(picture.images, picture.columns, picture.scale)
+    if max(pixels.shape) > WEBP_MAX_PX:
+        raise ImpossiblePictureError(
+            f"a WebP picture has at most {WEBP_MAX_PX} px a side, not {max(pixels.shape)}: "
+            "lower scale, other columns, or image/png"
+        )
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", lossless=True)
+    return file.getvalue()
+
+
+def zip_archive(picture: Picture) -> bytes:
+    """One PNG an image, named by architecture, version and seed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
+        for index, image in enumerate(_enlarged(picture.images, picture.scale)):
+            name = f"{picture.arch}-v{picture.version}-seed{picture.seed + index}.png"
+            archive.writestr(zipfile.ZipInfo(name), _png(image, picture.facts(index)))
+    return file.getvalue()
+
+
+def json_document(picture: Picture) -> bytes:
+    """Every image as a base64 PNG with its seed."""
+    document = {
+        "arch": picture.arch,
+        "version": picture.version,
+        "seed": picture.seed,
+        "sha256": picture.sha256,
+        "images": [
+            {"seed": picture.seed + index, "png": base64.b64encode(_png(image, picture.facts(index))).decode()}
+            for index, image in enumerate(_enlarged(picture.images, picture.scale))
+        ],
+    }
+    return json.dumps(document).encode()
+
+
+FORMATS: dict[str, Callable[[Picture], bytes]] = {
+    "image/png": png,
+    "image/webp": webp,
+    "application/zip": zip_archive,
+    "application/json": json_document,
+}
+
+
+def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:
+    """``[n, h, w]`` → one picture, row by row, with gutters between the images."""
+    n, height, width = images.shape
+    columns = min(columns or math.ceil(math.sqrt(n)), n)
+    rows = math.ceil(n / columns)
+    cell_h, cell_w = height * scale + GUTTER_PX, width * scale + GUTTER_PX
+    picture = np.full((rows * cell_h - GUTTER_PX, columns * cell_w - GUTTER_PX), GUTTER_GREY, np.uint8)
+    for index, image in enumerate(_enlarged(images, scale)):
+        top, left = index // columns * cell_h, index % columns * cell_w
+        picture[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return picture
+
+
+def _enlarged(images: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    return images.repeat(scale, axis=1).repeat(scale, axis=2)
+
+
+def _png(pixels: NDArray[np.uint8], facts: Mapping[str, str]) -> bytes:
+    info = PngInfo()
+    for key, value in facts.items():
+        info.add_text(key, value)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=info)
+    return file.getvalue()

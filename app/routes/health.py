@@ -1,0 +1,41 @@
+"""``/livez`` and ``/readyz``: alive, and able to do the work."""
+
+from fastapi import APIRouter, Response, status
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+
+from app.dependencies import GeneratorsDep, ResourcesDep
+from models.archs import ARCHS
+
+router = APIRouter(tags=["health"])
+
+
+class Readiness(BaseModel):
+    """Ready means that every architecture can be drawn from; Redis is told, not asked for."""
+
+    ready: bool
+    generators: dict[str, int]  # loaded versions of each architecture
+    redis: str  # "ok", "away", or "not configured": then /train and /jobs answer 503
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses={503: {"model": Readiness}})
+def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: Response) -> Readiness:
+    """Whether ``/generate`` can answer for every architecture, and how the parts are."""
+    counts = {arch: sum(1 for e in generators.entries if e.arch == arch and e.generator) for arch in ARCHS}
+    redis = "not configured"
+    if resources.training:
+        try:
+            resources.training.jobs.ping()
+            redis = "ok"
+        except RedisError:
+            redis = "away"
+    ready = all(counts.values())
+    if not ready:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return Readiness(ready=ready, generators=counts, redis=redis)
