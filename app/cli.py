@@ -61,11 +61,11 @@ def up() -> None:
 
     With DIGITS_REDIS_URL set, no Valkey is started.
     """
-    from app import up
+    from app import up, valkey
 
     try:
         up.up(ApiSettings())
-    except up.UpError as error:
+    except (up.UpError, valkey.ValkeyError) as error:
         _fail(str(error))
 
 
@@ -117,7 +117,7 @@ def train(
     Ctrl-C stops after the step under way: the epochs that are finished are published, a second
     Ctrl-C leaves at once and publishes nothing.
     """
-    from models import device, mnist
+    from models import checkpoint, device, mnist
     from worker import run, training
 
     settings = Settings()
@@ -125,9 +125,10 @@ def train(
     chosen = replace(chosen, epochs=epochs or chosen.epochs)
     seed = seeds.fresh() if seed is None else seed
     try:
+        checkpoint.require_writable(settings.model_dir, arch)
         where = device.resolve(settings.device)
         images = mnist.load(settings.data_dir)
-    except (ValueError, mnist.DatasetError) as error:
+    except (OSError, ValueError, mnist.DatasetError) as error:
         _fail(str(error))
     stop = _StopOnInterrupt()
     with _training_bar() as bar:

@@ -99,6 +99,8 @@ def install(app: FastAPI) -> None:
 
     async def http_error(_: Request, error: Exception) -> Problem:
         assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that is no text
+            error = Unprocessable("the body is not JSON in UTF-8", field="body")
         return Problem(error.status_code, error.detail, getattr(error, "errors", None), error.headers)
 
     async def bad_input(_: Request, error: Exception) -> Problem:

@@ -162,6 +162,18 @@ def read_samples(folder: Path) -> Tensor:
         raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
 
 
+def require_writable(model_dir: Path, arch: str) -> None:
+    """Fail before a training rather than after it.
+
+    Raises:
+        OSError: no version of ``arch`` could be published to ``model_dir``.
+    """
+    folder = model_dir / arch
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 def publish(
     model_dir: Path,
     origin: Origin,
@@ -188,8 +200,8 @@ def publish(
         HISTORY: "".join(json.dumps(line) + "\n" for line in history).encode(),
     }
     sums = {name: FileSum(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in content.items()}
+    require_writable(model_dir, origin.arch)
     arch_dir = model_dir / origin.arch
-    arch_dir.mkdir(parents=True, exist_ok=True)
     temporary = arch_dir / f".publishing-{uuid.uuid4().hex}"
     temporary.mkdir()
     try:

@@ -42,7 +42,7 @@ _ROWS = (
     Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.0,   100),
     Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      10.0, 1,    0.0,   100),
     Recipe("tuned", "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.999, 30),
-    Recipe("tuned", "dcgan",   "bce",         5e-4, 5e-4, (0.5, 0.99), "linear",   "normal",  True,  1,      0.0,  1,    0.999, 10),
+    Recipe("tuned", "dcgan",   "bce",         5e-4, 5e-4, (0.5, 0.99), "linear",   "normal",  True,  1,      0.0,  1,    0.999, 24),
     Recipe("tuned", "wgan",    "wasserstein", 5e-4, 1e-3, _WGAN,       "linear",   "normal",  False, 1,      10.0, 4,    0.999, 8),
 )
 # fmt: on

@@ -137,6 +137,7 @@ class _Watch:
 
 def _train_and_publish(job: Job, settings: Settings, watch: _Watch) -> int | None:
     """The version made, or None where the run was stopped."""
+    checkpoint.require_writable(settings.model_dir, job.arch)
     where = device.resolve(settings.device)
     recipe = replace(RECIPES[job.recipe][job.arch], epochs=job.epochs)
     trained = training.train(

@@ -1,0 +1,38 @@
+# The digit service: API and worker in one image, on the CPU by default.
+#
+#   docker build -t digits .
+#   docker build -t digits:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
+#   docker run --rm --read-only -p 127.0.0.1:8000:8000 digits
+
+FROM python:3.11-slim AS build
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+WORKDIR /app
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+COPY pyproject.toml constraints.txt README.md ./
+# torch first and by itself: the largest layer, and the one that changes least
+RUN pip install --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
+COPY app app
+COPY worker worker
+COPY models models
+RUN pip install --constraint constraints.txt --editable . \
+    && python -m compileall -q app worker models
+
+FROM python:3.11-slim
+RUN useradd --uid 10001 --create-home digits && install -d -o digits -g digits /models
+COPY --from=build /venv /venv
+COPY --from=build /app /app
+COPY data /app/data
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    DIGITS_HOST=0.0.0.0 \
+    DIGITS_MODEL_DIR=/models
+USER digits
+WORKDIR /home/digits
+VOLUME /models
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+ENTRYPOINT ["digits"]
+CMD ["serve"]

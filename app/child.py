@@ -1,0 +1,84 @@
+"""A process under supervision: started, watched, started again after a pause, ended.
+
+Must not know what the process is for.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+from worker.queue import signal_on_parent_death
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+STEADY_SECONDS = 60.0  # a child that ran this long starts again from the first pause
+
+
+@dataclass
+class Child:
+    """One process and how it is started, watched and ended."""
+
+    name: str
+    command: list[str]
+    grace_seconds: float  # between being asked to end and being killed
+    environment: dict[str, str] = field(default_factory=dict)
+    stdin: str = ""
+    process: subprocess.Popen[str] | None = None
+    started: float = 0.0
+    pause: float = FIRST_PAUSE_SECONDS
+    due: float = 0.0  # when it may start again
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
+            preexec_fn=lambda: signal_on_parent_death(signal.SIGTERM),
+        )
+        self.started = time.monotonic()
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(self.stdin)
+            self.process.stdin.close()
+
+    def watch(self) -> None:
+        """Start it again if it has died and its pause is over."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self.due:
+                self.start()
+        elif (code := self.process.poll()) is not None:
+            self._kill_group()  # whatever it has left behind
+            self.pause = FIRST_PAUSE_SECONDS if now - self.started > STEADY_SECONDS else self.pause
+            logger.warning("%s ended with %s; starting it again in %.0f s", self.name, ending(code), self.pause)
+            self.process, self.due = None, now + self.pause
+            self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
+
+    def end(self) -> None:
+        """Ask it to end, and kill it and what it has started if it takes too long."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(self.grace_seconds)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s did not end within %.0f s: killed", self.name, self.grace_seconds)
+        self._kill_group()
+        self.process.wait()
+
+    def _kill_group(self) -> None:
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def ending(code: int) -> str:
+    """How a process ended, in words; ``code`` as ``subprocess`` gives it."""
+    return f"signal {-code}" if code < 0 else f"exit status {code}"

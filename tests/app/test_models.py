@@ -1,0 +1,24 @@
+import httpx
+
+from models.archs import ARCHS
+
+
+def test_models_lists_every_version_and_which_one_answers(api: httpx.Client) -> None:
+    listed = api.get("/models").json()
+    assert {item["arch"] for item in listed} == set(ARCHS)
+    for arch in ARCHS:
+        (default,) = [item for item in listed if item["arch"] == arch and item["default"]]
+        assert (default["state"], default["source"], default["version"]) == ("loaded", "shipped", 1)
+        assert default["epochs"] > 0
+
+
+def test_the_versions_of_one_architecture(api: httpx.Client) -> None:
+    assert {item["arch"] for item in api.get("/models/wgan").json()} == {"wgan"}
+
+
+def test_a_version_shows_its_manifest(api: httpx.Client) -> None:
+    detail = api.get("/models/wgan/1").json()
+    assert detail["manifest"]["recipe"]["sigmoid"] is False
+    assert detail["manifest"]["latent_shape"] == [100, 1, 1]
+    assert detail["manifest"]["command"].startswith("digits train --arch wgan")
+    assert api.get("/models/wgan/latest").json() == detail

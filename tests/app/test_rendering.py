@@ -1,0 +1,91 @@
+import base64
+import io
+import json
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app import rendering
+from app.rendering import FORMATS, GUTTER_GREY, ImpossiblePictureError, Picture
+
+
+def picture(n: int = 5, **changes: Any) -> Picture:
+    images = np.random.default_rng(0).integers(0, 256, (n, 28, 28), np.uint8)
+    facts: dict[str, Any] = {"arch": "wgan", "version": 2, "seed": 40, "sha256": "abc", "scale": 1, "columns": None}
+    return Picture(images=images, **{**facts, **changes})
+
+
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize(
+    ("n", "columns", "scale", "size"),
+    [
+        (1, None, 1, (28, 28)),
+        (16, None, 1, (118, 118)),  # 4 · 28 + 3 · 2
+        (5, None, 1, (88, 58)),  # 3 × 2
+        (5, 5, 1, (148, 28)),
+        (5, 99, 1, (148, 28)),  # no more columns than images
+        (5, 1, 2, (56, 288)),  # 5 · 56 + 4 · 2
+        (2, 2, 8, (450, 224)),
+    ],
+)
+def test_the_size_of_a_grid(n: int, columns: int | None, scale: int, size: tuple[int, int]) -> None:
+    assert opened(rendering.png(picture(n, columns=columns, scale=scale))).size == size
+
+
+def test_every_pixel_of_a_grid_is_where_it_belongs() -> None:
+    drawn = picture(5, scale=3)
+    grid = np.asarray(opened(rendering.png(drawn)))
+    seen = np.zeros(grid.shape, bool)
+    for index, image in enumerate(drawn.images):
+        top, left = index // 3 * 86, index % 3 * 86
+        cell = grid[top : top + 84, left : left + 84]
+        assert (cell == np.kron(image, np.ones((3, 3), np.uint8))).all()
+        seen[top : top + 84, left : left + 84] = True
+    assert (grid[~seen] == GUTTER_GREY).all()
+
+
+def test_a_png_says_what_it_shows() -> None:
+    assert opened(rendering.png(picture())).text == {"arch": "wgan", "version": "2", "seed": "40", "sha256": "abc"}  # type: ignore[attr-defined]
+
+
+def test_webp_is_lossless() -> None:
+    drawn = picture()
+    webp = np.asarray(opened(rendering.webp(drawn)).convert("L"))
+    assert (webp == np.asarray(opened(rendering.png(drawn)))).all()
+
+
+def test_a_webp_that_cannot_be_is_an_error_with_the_bound() -> None:
+    with pytest.raises(ImpossiblePictureError, match="16383"):
+        rendering.webp(picture(600, columns=600))
+
+
+def test_a_zip_holds_one_png_an_image() -> None:
+    drawn = picture()
+    with zipfile.ZipFile(io.BytesIO(rendering.zip_archive(drawn))) as archive:
+        assert archive.namelist() == [f"wgan-v2-seed{40 + i}.png" for i in range(5)]
+        for index, name in enumerate(archive.namelist()):
+            image = opened(archive.read(name))
+            assert (np.asarray(image) == drawn.images[index]).all()
+            assert image.text["seed"] == str(40 + index)  # type: ignore[attr-defined]
+
+
+def test_json_holds_every_image_with_its_seed() -> None:
+    drawn = picture()
+    document = json.loads(rendering.json_document(drawn))
+    assert (document["arch"], document["version"], document["seed"]) == ("wgan", 2, 40)
+    assert [item["seed"] for item in document["images"]] == [40, 41, 42, 43, 44]
+    for index, item in enumerate(document["images"]):
+        assert (np.asarray(opened(base64.b64decode(item["png"]))) == drawn.images[index]).all()
+
+
+@pytest.mark.parametrize("media_type", FORMATS)
+def test_the_same_picture_gives_the_same_bytes(media_type: str) -> None:
+    assert FORMATS[media_type](picture()) == FORMATS[media_type](picture())

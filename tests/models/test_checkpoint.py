@@ -1,0 +1,182 @@
+import json
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from models import checkpoint
+from models.archs import ARCHS
+from models.checkpoint import InvalidVersionError
+from tests.versions import publish
+
+
+def folder_of(model_dir: Path, manifest: checkpoint.Manifest) -> Path:
+    return model_dir / manifest.arch / str(manifest.version)
+
+
+def rewrite_manifest(folder: Path, **changes: Any) -> None:
+    path = folder / checkpoint.MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_published_version_reads_back(tmp_path: Path, arch: str) -> None:
+    manifest = publish(tmp_path, arch)
+    folder = folder_of(tmp_path, manifest)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*checkpoint.FILES, checkpoint.MANIFEST])
+    read, G = checkpoint.read_generator(folder)
+    assert read == manifest
+    assert not G.training
+    torch.manual_seed(0)
+    expected = ARCHS[arch].generator().state_dict()
+    assert all(tensor.equal(expected[name]) for name, tensor in G.state_dict().items())
+    assert checkpoint.read_samples(folder).shape == (1, 64, 28, 28)
+
+
+def test_numbers_follow_those_of_the_shipped_versions(tmp_path: Path) -> None:
+    shipped = max(version for arch, version in checkpoint.folders(tmp_path) if arch == "dcgan")
+    assert [publish(tmp_path).version, publish(tmp_path).version] == [shipped + 1, shipped + 2]
+
+
+def test_racing_publishers_get_different_numbers(tmp_path: Path) -> None:
+    versions: list[int] = []
+    ready = threading.Barrier(8)
+
+    def work(seed: int) -> None:
+        ready.wait()
+        versions.append(publish(tmp_path, "vanilla", weights_seed=seed).version)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(versions)) == 8
+    for version in versions:
+        checkpoint.read_generator(tmp_path / "vanilla" / str(version))
+    assert not list(tmp_path.glob("vanilla/.*"))
+
+
+def test_a_failed_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space"):
+        publish(tmp_path)
+    assert not list((tmp_path / "dcgan").iterdir())
+
+
+def test_a_folder_without_manifest_does_not_exist(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, publish(tmp_path))
+    (folder / checkpoint.MANIFEST).unlink()
+    assert folder not in checkpoint.folders(tmp_path).values()
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_a_truncated_file_is_rejected(tmp_path: Path, name: str) -> None:
+    folder = folder_of(tmp_path, publish(tmp_path))
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InvalidVersionError, match=f"{name}.*truncated"):
+        checkpoint.read_generator(folder)
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_a_flipped_bit_is_rejected(tmp_path: Path, name: str) -> None:
+    folder = folder_of(tmp_path, publish(tmp_path))
+    path = folder / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InvalidVersionError, match=f"{name}.*sha256"):
+        checkpoint.read_generator(folder)
+
+
+@pytest.mark.parametrize("name", checkpoint.FILES)
+def test_a_missing_file_is_rejected(tmp_path: Path, name: str) -> None:
+    folder = folder_of(tmp_path, publish(tmp_path))
+    (folder / name).unlink()
+    with pytest.raises(InvalidVersionError, match=name):
+        checkpoint.read_generator(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"schema_version": 2}, "unknown schema version 2"),
+        ({"schema_version": None}, "unknown schema version None"),
+        ({"epochs": "many"}, "epochs"),
+        ({"version": 99}, "version 99, not of this folder"),
+        ({"arch": "vanilla"}, "not of this folder"),
+        ({"latent_shape": [7]}, "latent shape"),
+        ({"latents": "cauchy"}, "cauchy"),
+        ({"files": {}}, "does not list"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_rejected(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    folder = folder_of(tmp_path, publish(tmp_path))
+    rewrite_manifest(folder, **changes)
+    with pytest.raises(InvalidVersionError, match=reason):
+        checkpoint.read_generator(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"x"'])
+def test_a_manifest_that_is_none_is_rejected(tmp_path: Path, content: bytes) -> None:
+    folder = folder_of(tmp_path, publish(tmp_path))
+    (folder / checkpoint.MANIFEST).write_bytes(content)
+    with pytest.raises(InvalidVersionError):
+        checkpoint.read_generator(folder)
+
+
+def with_generator(model_dir: Path, weights: dict[str, torch.Tensor]) -> Path:
+    """A version whose sums are right, and whose generator is another one."""
+    G = ARCHS["dcgan"].discriminator(True)
+    manifest = checkpoint.publish(
+        model_dir,
+        checkpoint.Origin(**publish(model_dir).model_dump()),
+        generator=weights,
+        discriminator=G.state_dict(),
+        samples=torch.zeros(1, 64, 28, 28, dtype=torch.uint8),
+        history=[],
+    )
+    return folder_of(model_dir, manifest)
+
+
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
+    folder = with_generator(tmp_path, dict(ARCHS["vanilla"].generator().state_dict()))
+    with pytest.raises(InvalidVersionError, match="does not fit dcgan"):
+        checkpoint.read_generator(folder)
+
+
+def test_weights_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
+    weights = dict(ARCHS["dcgan"].generator().state_dict())
+    weights["0.weight"] = torch.full_like(weights["0.weight"], float("nan"))
+    with pytest.raises(InvalidVersionError, match="not finite"):
+        checkpoint.read_generator(with_generator(tmp_path, weights))
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("it was unpickled",))
+
+
+def test_a_pickle_in_place_of_weights_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors.torch, "save", lambda weights: pickle.dumps(Bomb()))
+    folder = folder_of(tmp_path, publish(tmp_path))
+    with pytest.raises(InvalidVersionError, match="does not fit"):
+        checkpoint.read_generator(folder)
+
+
+def test_the_best_is_the_one_of_least_fid_then_of_most_epochs(tmp_path: Path) -> None:
+    trial = publish(tmp_path, epochs=1)
+    long = publish(tmp_path, epochs=50)
+    again = publish(tmp_path, epochs=50)
+    good = publish(tmp_path, metrics={"fid": 8.0})
+    better = publish(tmp_path, metrics={"fid": 4.0})
+    ranked = sorted([better, good, again, long, trial], key=checkpoint.Manifest.preference)
+    assert [m.version for m in ranked] == [m.version for m in (trial, long, again, good, better)]

@@ -1,0 +1,79 @@
+import threading
+
+import pytest
+import torch
+
+from models import sampling, seeds
+from models.archs import ARCHS
+
+
+def draw(arch: str, wanted: list[int]) -> torch.Tensor:
+    torch.manual_seed(7)
+    G = ARCHS[arch].generator().eval()
+    return sampling.images(G, sampling.latents(wanted, ARCHS[arch].latent_shape, "uniform"))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_an_image_depends_on_its_seed_alone(arch: str) -> None:
+    together = draw(arch, list(range(100)))
+    for start, end in ((0, 1), (1, 4), (3, 20), (17, 50), (99, 100)):
+        assert draw(arch, list(range(start, end))).equal(together[start:end])
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_network_run_on_another_shape_may_differ_in_floats_but_images_do_not(arch: str) -> None:
+    crowd = draw(arch, [5] * 33)
+    assert all(image.equal(crowd[0]) for image in crowd)
+
+
+def test_images_are_uint8_of_the_mnist_size() -> None:
+    images = draw("vanilla", [1, 2, 3])
+    assert images.shape == (3, 28, 28)
+    assert images.dtype == torch.uint8
+
+
+def test_grey_levels_are_rounded_and_kept_in_range() -> None:
+    pixels = torch.tensor([-1.0, 1.0, 0.0, -1.1, 1.1, 2 / 255 - 1])
+    assert sampling.to_uint8(pixels).tolist() == [0, 255, 128, 0, 255, 1]
+
+
+@pytest.mark.parametrize("distribution", sampling.LATENTS)
+def test_latents_are_a_function_of_the_seed(distribution: str) -> None:
+    first, second, again = sampling.latents([1, 2, 1], (20,), distribution)
+    assert first.equal(again)
+    assert not first.equal(second)
+
+
+def test_uniform_latents_fill_minus_one_to_one() -> None:
+    z = sampling.latents(range(1000), (20,), "uniform")
+    assert z.min().item() == pytest.approx(-1, abs=1e-3)
+    assert z.max().item() == pytest.approx(1, abs=1e-3)
+    assert z.mean().item() == pytest.approx(0, abs=0.02)
+
+
+def test_normal_latents_have_unit_variance() -> None:
+    assert sampling.latents(range(1000), (20,), "normal").std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_the_largest_seed_and_its_followers_differ() -> None:
+    z = sampling.latents([seeds.MAX_SEED, seeds.MAX_SEED + 1, seeds.MAX_SEED + 1023, 0], (20,), "uniform")
+    assert len({tuple(row.tolist()) for row in z}) == 4
+
+
+def test_threads_draw_the_same_bytes() -> None:
+    torch.manual_seed(7)
+    G = ARCHS["dcgan"].generator().eval()
+    alone = sampling.images(G, sampling.latents(range(40), (100, 1, 1), "uniform"))
+    found: list[torch.Tensor] = []
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        found.append(sampling.images(G, sampling.latents(range(40), (100, 1, 1), "uniform")))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert all(images.equal(alone) for images in found)

@@ -1,0 +1,104 @@
+"""The real parts as processes of their own, and waiting for what they do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from app import valkey
+from app.child import Child
+from app.valkey import free_port
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 60.0  # far beyond what is expected: the machine may be busy
+
+
+def eventually(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    """The first true value of ``condition``."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+@contextmanager
+def running_valkey(folder: Path) -> Iterator[tuple[Child, str]]:
+    """A Valkey and its URL."""
+    server, url = valkey.make(folder)
+    server.start()
+    try:
+        valkey.wait_until_ready(server, url)
+        yield server, url
+    finally:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGCONT)  # a test may have frozen it
+        server.end()
+
+
+class Process:
+    """``digits …`` with its output in a file."""
+
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+        self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
+        with self.log.open("w") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", *arguments],
+                env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def end(self, number: int = signal.SIGTERM, seconds: float = PATIENCE_SECONDS) -> int:
+        """Send a signal and wait for the end; the exit status."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+            raise AssertionError(f"did not end within {seconds} s:\n{self.output}") from None
+
+
+@contextmanager
+def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+    """``digits …``, ended afterwards."""
+    process = Process(folder, *arguments, **environment)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+@contextmanager
+def running_api(folder: Path, **environment: str) -> Iterator[httpx.Client]:
+    """``digits serve`` on a free port, and a client for it."""
+    port = free_port()
+    with (
+        running(folder, "serve", DIGITS_PORT=str(port), **environment) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
+    ):
+        eventually(lambda: process.popen.poll() is not None or answers(client), "the API answers")
+        assert process.popen.poll() is None, process.output
+        yield client
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/livez").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,45 @@
+"""Versions for tests: real files of untrained networks, made in milliseconds."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import checkpoint
+from models.archs import ARCHS
+
+
+def origin(arch: str = "dcgan", **changes: Any) -> checkpoint.Origin:
+    facts: dict[str, Any] = {
+        "arch": arch,
+        "latent_shape": ARCHS[arch].latent_shape,
+        "latents": "uniform",
+        "recipe": {"name": "test"},
+        "seed": 0,
+        "epochs": 1,
+        "dataset": "none",
+        "dataset_sha256": "",
+        "device": "cpu",
+        "threads": 1,
+        "torch": torch.__version__,
+        "wall_seconds": 0.0,
+        "created_at": datetime.now(UTC),
+        "command": "none",
+    }
+    return checkpoint.Origin(**{**facts, **changes})
+
+
+def publish(model_dir: Path, arch: str = "dcgan", *, weights_seed: int = 0, **changes: Any) -> checkpoint.Manifest:
+    """A version of untrained networks; its folder is ``<model_dir>/<arch>/<manifest.version>``."""
+    with torch.random.fork_rng():
+        torch.manual_seed(weights_seed)
+        G, D = ARCHS[arch].generator(), ARCHS[arch].discriminator(True)
+    return checkpoint.publish(
+        model_dir,
+        origin(arch, **changes),
+        generator=G.state_dict(),
+        discriminator=D.state_dict(),
+        samples=torch.zeros(1, 64, 28, 28, dtype=torch.uint8),
+        history=[{"epoch": 1}],
+    )

@@ -1,0 +1,69 @@
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from tests.processes import running_valkey
+from worker.jobs import JobStore
+from worker.queue import Publisher, connect, make_celery
+
+
+def test_the_options_of_the_queue() -> None:
+    conf = make_celery("redis://127.0.0.1:1/0").conf
+    assert conf.task_serializer == "json"
+    assert conf.accept_content == ["json"]
+    assert conf.task_acks_late is False
+    assert conf.task_ignore_result is True
+    assert conf.worker_pool == "prefork"
+    assert conf.worker_concurrency == 1
+    assert conf.worker_pool_start_method == "spawn"
+    assert conf.worker_max_tasks_per_child == 1
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.worker_disable_prefetch is True
+
+
+def test_the_message_is_the_id_of_the_job_as_json(store: JobStore, valkey_url: str) -> None:
+    publisher = Publisher(valkey_url)
+    publisher.wake("the-id")
+    publisher.close()
+    (raw,) = connect(valkey_url).lrange("digits:broker:digits", 0, -1)
+    message = json.loads(raw)
+    assert message["content-type"] == "application/json"
+
+    arguments, keywords, _ = json.loads(base64.b64decode(message["body"]))
+    assert (arguments, keywords) == (["the-id"], {})
+
+
+def test_the_parent_process_does_not_import_torch() -> None:
+    check = "import sys, app.cli, worker.queue; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("state", ["refused", "frozen"])
+def test_a_broker_that_is_away_is_an_error_within_three_seconds(tmp_path: Path, state: str) -> None:
+    with running_valkey(tmp_path) as (server, url):
+        publisher, store = Publisher(url), JobStore(connect(url))
+        publisher.wake("before")  # connections are open: the harder case
+        store.ping()
+        assert server.process is not None
+        if state == "frozen":
+            server.process.send_signal(signal.SIGSTOP)
+        else:
+            server.process.kill()
+            server.process.wait()
+        began = time.monotonic()
+        with pytest.raises(RedisError):
+            store.ping()
+        with pytest.raises(OperationalError):
+            publisher.wake("after")
+        assert time.monotonic() - began < 3
+        with pytest.raises(OperationalError):
+            Publisher(url).wake("on a new connection")
+        publisher.close()

@@ -1,0 +1,171 @@
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from models import mnist
+from models.archs import ARCHS
+from worker import training
+from worker.recipes import RECIPES, Recipe
+from worker.settings import Settings
+
+CPU = torch.device("cpu")
+ROWS = [pytest.param(name, arch, id=f"{name}-{arch}") for name in RECIPES for arch in ARCHS]
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return mnist.load(Settings().data_dir)
+
+
+def short(name: str, arch: str, epochs: int = 1, **changes: Any) -> Recipe:
+    return dataclasses.replace(RECIPES[name][arch], epochs=epochs, batch=16, **changes)
+
+
+def run(recipe: Recipe, images: torch.Tensor, seed: int = 0, **callbacks: Any) -> training.Trained:
+    trained = training.train(recipe=recipe, images=images, seed=seed, device=CPU, **callbacks)
+    assert trained is not None
+    return trained
+
+
+@pytest.mark.parametrize(("name", "arch"), ROWS)
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(name: str, arch: str, images: torch.Tensor) -> None:
+    first, second, other = (run(short(name, arch, 2), images[:48], seed) for seed in (1, 1, 2))
+    for weights, again in ((first.generator, second.generator), (first.discriminator, second.discriminator)):
+        assert all(tensor.equal(again[key]) for key, tensor in weights.items())
+    assert not all(tensor.equal(other.generator[key]) for key, tensor in first.generator.items())
+    assert first.samples[1].equal(second.samples[1])
+
+
+@pytest.mark.parametrize(("name", "arch"), ROWS)
+def test_every_epoch_is_recorded(name: str, arch: str, images: torch.Tensor) -> None:
+    trained = run(short(name, arch, 3), images[:48])
+    assert [epoch.epoch for epoch in trained.history] == [1, 2, 3]
+    assert len(trained.samples) == 3
+    assert all(drawn.shape == (64, 28, 28) and drawn.dtype == torch.uint8 for drawn in trained.samples)
+    assert not trained.samples[0].equal(trained.samples[2])
+    seconds = [epoch.seconds for epoch in trained.history]
+    assert sorted(seconds) == seconds
+    assert all(epoch.images_per_second > 0 for epoch in trained.history)
+    if RECIPES[name][arch].sigmoid:
+        assert all(0 <= p <= 1 for epoch in trained.history for p in (epoch.d_real, epoch.d_fake))
+
+
+@pytest.mark.parametrize(("name", "arch"), ROWS)
+def test_both_networks_learn(name: str, arch: str, images: torch.Tensor) -> None:
+    recipe = short(name, arch)
+    trained = run(recipe, images[:48])
+    torch.manual_seed(0)
+    G, D = ARCHS[arch].generator(), ARCHS[arch].discriminator(recipe.sigmoid)
+    for before, after in ((G.state_dict(), trained.generator), (D.state_dict(), trained.discriminator)):
+        assert list(before) == list(after)
+        assert all(not tensor.equal(after[key]) for key, tensor in before.items())
+
+
+class ScalarReads(TorchDispatchMode):
+    """Counts the reads of device values by the host, which would wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].is_floating_point():
+            self.count["reads"] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "arch"), ROWS)
+def test_no_step_waits_for_the_device(name: str, arch: str, images: torch.Tensor) -> None:
+    reads = []
+    for batches in (1, 4):
+        with ScalarReads() as mode:
+            run(short(name, arch), images[: 16 * batches])
+        reads.append(mode.count["reads"])
+    assert reads[0] == reads[1]
+
+
+def test_the_reads_of_a_step_would_be_counted() -> None:
+    with ScalarReads() as mode:
+        torch.ones(3).sum().item()
+    assert mode.count["reads"] == 1
+
+
+def test_the_steps_of_a_batch_are_those_of_the_recipe(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("_d_step", "_g_step", "gradient_penalty"):
+        original = getattr(training, name)
+
+        def counted(*args: Any, name: str = name, original: Any = original) -> Any:
+            calls[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(training, name, counted)
+    run(short("book", "wgan"), images[:55])
+    assert calls == {"_d_step": 15, "_g_step": 3, "gradient_penalty": 15}  # the partial batch is dropped
+    calls.clear()
+    run(short("tuned", "wgan"), images[:80])
+    assert calls == {"_d_step": 5, "_g_step": 5, "gradient_penalty": 2}  # at steps 0 and 4
+
+
+def test_the_linear_schedule_ends_at_zero(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    original = training._g_step
+
+    def noted(run: Any, count: int) -> Any:
+        rates.append(run.g_optimizer.param_groups[0]["lr"])
+        return original(run, count)
+
+    monkeypatch.setattr(training, "_g_step", noted)
+    run(short("tuned", "dcgan", 2, lr_g=0.4), images[:32])
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+def test_the_average_is_published_not_the_last_step(images: torch.Tensor) -> None:
+    plain, averaged = (run(short("book", "vanilla", 2, ema=ema), images[:160]) for ema in (0.0, 0.9))
+    assert all(tensor.equal(averaged.discriminator[key]) for key, tensor in plain.discriminator.items())
+    assert not any(tensor.equal(averaged.generator[key]) for key, tensor in plain.generator.items())
+
+
+def test_progress_is_told_after_every_step_and_epoch(images: torch.Tensor) -> None:
+    told: list[training.Progress] = []
+    run(short("book", "vanilla", 2), images[:32], on_progress=told.append)
+    assert [(p.epoch, p.step, p.last.epoch if p.last else 0) for p in told] == [
+        (1, 1, 0), (1, 2, 0), (1, 2, 1), (2, 1, 1), (2, 2, 1), (2, 2, 2),
+    ]  # fmt: skip
+    assert told[-1].eta_seconds == 0
+    assert all((p.steps, p.epochs) == (2, 2) for p in told)
+
+
+def test_a_stop_within_an_epoch_gives_the_finished_ones(images: torch.Tensor) -> None:
+    told: list[training.Progress] = []
+    stopped = run(short("book", "vanilla", 9), images[:48], on_progress=told.append, should_stop=lambda: len(told) >= 9)
+    whole = run(short("book", "vanilla", 2), images[:48])
+    assert [epoch.epoch for epoch in stopped.history] == [1, 2]
+    assert all(tensor.equal(stopped.generator[key]) for key, tensor in whole.generator.items())
+
+
+def test_a_stop_before_the_first_epoch_gives_nothing(images: torch.Tensor) -> None:
+    recipe = short("book", "vanilla")
+    assert training.train(recipe=recipe, images=images[:32], seed=0, device=CPU, should_stop=lambda: True) is None
+
+
+def test_too_few_images_are_an_error(images: torch.Tensor) -> None:
+    with pytest.raises(training.TrainingError, match="15 images"):
+        run(short("book", "vanilla"), images[:15])
+
+
+def test_losses_that_are_not_finite_are_an_error(images: torch.Tensor) -> None:
+    with pytest.raises(training.TrainingError, match="epoch 1 are not finite"):
+        run(short("tuned", "wgan", lr_d=float("inf")), images[:48])
+
+
+def test_the_global_generator_is_left_as_it_was(images: torch.Tensor) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    run(short("book", "vanilla"), images[:16])
+    assert torch.rand(1).equal(expected)
