@@ -27,12 +27,13 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     DIGITS_HOST=0.0.0.0 \
+    DIGITS_PORT=8000 \
     DIGITS_MODEL_DIR=/models
 USER digits
 WORKDIR /home/digits
 VOLUME /models
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=2)"]
+    CMD python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$DIGITS_PORT/livez', timeout=2)"
 ENTRYPOINT ["digits"]
 CMD ["serve"]

@@ -18,6 +18,7 @@ from app.valkey import free_port
 
 T = TypeVar("T")
 
+POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 60.0  # far beyond what is expected: the machine may be busy
 
 
@@ -26,7 +27,7 @@ def eventually(condition: Callable[[], T], what: str, seconds: float = PATIENCE_
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
+        time.sleep(POLL_SECONDS)
     return value
 
 
@@ -53,7 +54,7 @@ class Process:
         with self.log.open("w") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", *arguments],
-                env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+                env={**inherited, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

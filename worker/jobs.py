@@ -129,6 +129,7 @@ class JobStore:
             seed=seeds.fresh() if request.seed is None else request.seed,
             created_at=datetime.now(UTC),
         )
+        self.ping()  # a frozen Redis would run what it was sent when it wakes: ask before sending
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         before = self._create(
             keys=[

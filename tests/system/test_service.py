@@ -1,0 +1,102 @@
+"""From a request to a version and a picture, with every part real and full MNIST."""
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from models.archs import ARCHS
+from tests.processes import eventually
+from tests.system.conftest import Service, running_service
+
+EPOCH_SECONDS = 400.0  # an epoch of the slowest network on a busy machine
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.mark.timeout(2 * EPOCH_SECONDS)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_a_training_job_becomes_a_version_that_draws_without_a_restart(shared: Service, arch: str) -> None:
+    job_id = shared.train(arch=arch, epochs=1, seed=1)
+    seen: list[dict[str, Any]] = []
+
+    def ended() -> bool:
+        seen.append(shared.job(job_id))
+        return seen[-1]["ended_at"] is not None
+
+    eventually(ended, "the job ends", EPOCH_SECONDS)
+    job = seen[-1]
+    assert job["state"] == "succeeded", job
+    steps = [state["step"] for state in seen if state["state"] == "running" and state["step"]]
+    assert steps == sorted(steps)
+    assert len(set(steps)) > 1  # its progress could be polled
+    assert any(state["eta_seconds"] for state in seen)
+    assert all(isinstance(job[name], float) for name in ("d_loss", "g_loss", "d_real", "d_fake"))
+
+    path = f"/models/{arch}/{job['version']}"
+    began = time.monotonic()
+    eventually(lambda: shared.api.get(path).status_code == 200, "the version is listed")
+    assert time.monotonic() - began < 3
+    assert shared.api.get(path).json()["manifest"]["job"] == job_id
+    drawn = shared.api.post("/generate", params={"arch": arch, "version": job["version"], "n": 4})
+    assert (drawn.status_code, drawn.headers["X-Version"]) == (200, str(job["version"]))
+    default = shared.api.post("/generate", params={"arch": arch, "n": 4})
+    assert default.headers["X-Version"] == "1"  # a trial of one epoch does not displace the shipped one
+
+
+def test_a_running_job_is_canceled_and_the_next_one_runs(shared: Service) -> None:
+    job_id = shared.train(arch="dcgan", recipe="book", epochs=1000)
+    next_id = shared.train(arch="vanilla", recipe="book", epochs=1)
+    eventually(lambda: shared.job(job_id)["step"], "it trains")
+    assert shared.job(next_id)["state"] == "queued"
+    assert shared.api.delete(f"/jobs/{job_id}").status_code == 202
+    assert shared.wait_for(job_id, "canceled")["version"] is None
+    shared.wait_for(next_id, "succeeded")
+
+
+def test_a_killed_training_process_fails_its_job_and_the_next_one_runs(shared: Service) -> None:
+    job_id = shared.train(arch="vanilla", epochs=1000)
+    eventually(lambda: shared.job(job_id)["step"], "it trains")
+    worker = shared.part("worker")
+    assert worker is not None
+    trainer = max(worker.children(recursive=True), key=lambda child: child.memory_info().rss)
+    trainer.kill()
+    assert "training process was lost" in shared.wait_for(job_id, "failed")["error"]
+    next_id = shared.train(arch="vanilla", recipe="book", epochs=1)
+    shared.wait_for(next_id, "succeeded")
+
+
+def answered(api: httpx.Client, method: str, path: str, **request: Any) -> tuple[int, float]:
+    began = time.monotonic()
+    status = api.request(method, path, **request).status_code
+    return status, time.monotonic() - began
+
+
+def test_while_redis_does_not_answer_pictures_are_drawn_and_training_says_so_in_time(shared: Service) -> None:
+    before = len(shared.api.get("/jobs").json())
+    valkey = shared.part("valkey")
+    assert valkey is not None
+    valkey.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            status, seconds = answered(shared.api, "POST", "/train", json={"arch": "wgan"})
+            assert (status, seconds < 3) == (503, True)
+            status, seconds = answered(shared.api, "GET", "/jobs")
+            assert (status, seconds < 3) == (503, True)
+            assert shared.api.post("/generate", params={"arch": "wgan"}).status_code == 200
+        problem = shared.api.post("/train", json={"arch": "wgan"}).json()
+        assert "redis" in problem["detail"]
+        assert shared.api.get("/readyz").json()["redis"] == "away"
+    finally:
+        valkey.send_signal(signal.SIGCONT)
+    eventually(shared.ready, "redis answers again")
+    assert len(shared.api.get("/jobs").json()) == before  # what was answered with 503 is not queued
+    job_id = shared.train(arch="vanilla", recipe="book", epochs=1)
+    shared.wait_for(job_id, "succeeded")
