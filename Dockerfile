@@ -9,9 +9,10 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /app
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-COPY pyproject.toml constraints.txt README.md ./
+COPY constraints.txt ./
 # torch first and by itself: the largest layer, and the one that changes least
 RUN pip install --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
+COPY pyproject.toml README.md ./
 COPY app app
 COPY worker worker
 COPY models models

@@ -3,7 +3,9 @@
 A job is a hash, ``digits:job:<id>``, listed in the sorted set ``digits:jobs`` by creation time.
 It is the truth about the job; the message in the queue is only a wake-up. Every change of state
 is one Lua script that first compares the state, so two workers cannot both take a job and a
-finished job never changes. Must not import torch: the API and the queue's parent process use it.
+finished job never changes. A running job is held on a lease: where its worker is gone without a
+word, the lease runs out and the job returns to the queue. Must not import torch: the API and the
+queue's parent process use this module.
 """
 
 import hashlib
@@ -20,6 +22,7 @@ from models import seeds
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 
 MAX_EPOCHS = 1_000
+LEASE_SECONDS = 30  # a running job that has not reported for so long is taken for lost
 IDEMPOTENCY_SECONDS = 24 * 3600  # for how long a key names the job it made
 
 
@@ -31,6 +34,14 @@ class JobState(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELED = "canceled"
+
+
+class Standing(StrEnum):
+    """What a runner learns when it reports."""
+
+    HELD = "held"
+    CANCELED = "canceled"  # it is to stop
+    LOST = "lost"  # its lease ran out and the job went elsewhere: it is to stop and to write nothing
 
 
 class KeyReusedError(Exception):
@@ -62,6 +73,7 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    attempt: int = 0  # how often it was claimed
     cancel_requested: bool = False
     epoch: int | None = None  # the one under way, from 1
     step: int | None = None  # within it
@@ -75,14 +87,6 @@ class Job(BaseModel):
     version: int | None = None  # the one it published
     error: str | None = None
 
-
-# KEYS: job. ARGV: the state it must be in, then fields and values to set.
-# Answers the state found (false: no such job).
-_CHANGE = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == ARGV[1] and #ARGV > 1 then redis.call('HSET', KEYS[1], unpack(ARGV, 2)) end
-return state
-"""
 
 # KEYS: job, index, idempotency key or ''. ARGV: id, time, fingerprint, seconds, then fields and values.
 # Answers the id that the key named before, with its fingerprint; else nothing.
@@ -98,8 +102,87 @@ redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
 return {}
 """
 
+# What a job no longer says once it is back in the queue.
+_FORGET = """
+local function forget(key)
+  redis.call('HDEL', key, 'started_at', 'epoch', 'step', 'steps', 'images_per_second', 'eta_seconds',
+             'd_loss', 'g_loss', 'd_real', 'd_fake')
+end
+"""
+
+# The hour of Redis, so that the clocks of the hosts do not matter.
+_CLOCK = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+"""
+
+# KEYS: job, leases. ARGV: id, seconds of the lease, time. Answers the number of the attempt, or nothing.
+_CLAIM = (
+    _CLOCK
+    + """
+if redis.call('HGET', KEYS[1], 'state') ~= 'queued' then return false end
+redis.call('HSET', KEYS[1], 'state', 'running', 'started_at', ARGV[3])
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+return redis.call('HINCRBY', KEYS[1], 'attempt', 1)
+"""
+)
+
+# KEYS: job, leases. ARGV: id, attempt, seconds of the lease, fields and values. Answers a Standing.
+_REPORT = (
+    _CLOCK
+    + """
+local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'cancel_requested')
+if found[1] ~= 'running' or found[2] ~= ARGV[2] then return 'lost' end
+if #ARGV > 3 then redis.call('HSET', KEYS[1], unpack(ARGV, 4)) end
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
+return found[3] == '1' and 'canceled' or 'held'
+"""
+)
+
+# KEYS: job, leases. ARGV: id, attempt or '', 'state', the state, more fields and values.
+_LEAVE = (
+    _FORGET
+    + """
+local found = redis.call('HMGET', KEYS[1], 'state', 'attempt')
+if found[1] ~= 'running' or (ARGV[2] ~= '' and found[2] ~= ARGV[2]) then return end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('ZREM', KEYS[2], ARGV[1])
+if ARGV[4] == 'queued' then forget(KEYS[1]) end
+"""
+)
+
+# KEYS: leases. ARGV: prefix of jobs, time. Answers the ids that are queued again.
+_REAP = (
+    _CLOCK
+    + _FORGET
+    + """
+local queued = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
+  local key = ARGV[1] .. id
+  redis.call('ZREM', KEYS[1], id)
+  local found = redis.call('HMGET', key, 'state', 'cancel_requested')
+  if found[1] == 'running' and found[2] == '1' then
+    redis.call('HSET', key, 'state', 'canceled', 'ended_at', ARGV[2])
+  elseif found[1] == 'running' then
+    redis.call('HSET', key, 'state', 'queued')
+    forget(key)
+    queued[#queued + 1] = id
+  end
+end
+return queued
+"""
+)
+
+# KEYS: job. ARGV: time.
+_CANCEL = """
+local state = redis.call('HGET', KEYS[1], 'state')
+if state == 'queued' then redis.call('HSET', KEYS[1], 'state', 'canceled', 'ended_at', ARGV[1]) end
+if state == 'running' then redis.call('HSET', KEYS[1], 'cancel_requested', 1) end
+"""
+
 _PREFIX = "digits:job:"
 _INDEX = "digits:jobs"
+_LEASES = "digits:leases"  # running jobs by the time when their lease runs out
 
 
 class JobStore:
@@ -107,8 +190,12 @@ class JobStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._change = redis.register_script(_CHANGE)
         self._create = redis.register_script(_CREATE)
+        self._claim = redis.register_script(_CLAIM)
+        self._report = redis.register_script(_REPORT)
+        self._leave = redis.register_script(_LEAVE)
+        self._reap = redis.register_script(_REAP)
+        self._cancel = redis.register_script(_CANCEL)
 
     def ping(self) -> None:
         """Raise unless Redis answers."""
@@ -183,34 +270,44 @@ class JobStore:
             return [job_id for job_id, state in zip(ids, pipe.execute(), strict=True) if state == JobState.QUEUED]
 
     def claim(self, job_id: str) -> Job | None:
-        """Take a queued job to run it; None where it is not queued (any more)."""
-        found = self._set(job_id, JobState.QUEUED, state=JobState.RUNNING, started_at=_now())
-        return self.get(job_id) if found is JobState.QUEUED else None
+        """Take a queued job to run it, on a lease; None where it is not queued (any more).
 
-    def report(self, job_id: str, **progress: float) -> bool:
-        """Record the progress of a running job; whether it is to be canceled."""
-        if self._set(job_id, JobState.RUNNING, **progress) is not JobState.RUNNING:
-            return True
-        return self._redis.hget(_PREFIX + job_id, "cancel_requested") == "1"
+        The job's ``attempt`` is the token of this claim: once another claim has been made, nothing
+        that this one reports is taken.
+        """
+        claimed = self._claim(keys=[_PREFIX + job_id, _LEASES], args=[job_id, LEASE_SECONDS, _now()])
+        return self.get(job_id) if claimed else None
 
-    def leave(self, job_id: str, state: JobState, **facts: Any) -> None:
-        """Record that a running job has ended, or went back to the queue (``state`` QUEUED)."""
-        ended = {} if state is JobState.QUEUED else {"ended_at": _now(), "eta_seconds": 0}
-        self._set(job_id, JobState.RUNNING, state=state, **ended, **facts)
+    def report(self, job: Job, **progress: float) -> Standing:
+        """Record the progress of a claimed job and renew its lease; how the job stands."""
+        found = self._report(
+            keys=[_PREFIX + job.id, _LEASES], args=[job.id, job.attempt, LEASE_SECONDS, *_flat(progress)]
+        )
+        return Standing(found)
+
+    def leave(self, job_id: str, state: JobState, attempt: int | None = None, **facts: Any) -> None:
+        """Record that a running job has ended, or went back to the queue (``state`` QUEUED).
+
+        With ``attempt``, only if that claim still holds.
+        """
+        if state is not JobState.QUEUED:
+            facts |= {"ended_at": _now(), "eta_seconds": 0}
+        self._leave(
+            keys=[_PREFIX + job_id, _LEASES],
+            args=[job_id, "" if attempt is None else attempt, *_flat({"state": state.value, **facts})],
+        )
+
+    def reap(self) -> list[str]:
+        """Return the running jobs whose lease has run out to the queue; the ids of those."""
+        return [str(job_id) for job_id in self._reap(keys=[_LEASES], args=[_PREFIX, _now()])]
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a queued job at once, ask a running one to stop; its record then, None if unknown.
 
         A job that has ended stays as it is.
         """
-        if self._set(job_id, JobState.QUEUED, state=JobState.CANCELED, ended_at=_now()) is JobState.RUNNING:
-            self._set(job_id, JobState.RUNNING, cancel_requested=1)
+        self._cancel(keys=[_PREFIX + job_id], args=[_now()])
         return self.get(job_id)
-
-    def _set(self, job_id: str, expected: JobState, **fields: Any) -> JobState | None:
-        """Set fields of a job that is in the expected state; answers the state found."""
-        found = self._change(keys=[_PREFIX + job_id], args=[expected.value, *_flat(fields)])
-        return JobState(found) if found else None
 
 
 def _flat(fields: Mapping[str, Any]) -> list[Any]:

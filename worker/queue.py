@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import billiard
@@ -29,6 +30,8 @@ from worker.settings import Settings
 logger = logging.getLogger(__name__)
 
 REDIS_SECONDS = 1.0  # for a connection, and for an answer: two calls and a message fit into 3 s
+
+REAP_SECONDS = 10.0  # between two looks for jobs whose lease has run out
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -119,7 +122,10 @@ def train(job_id: str) -> None:
 
     settings = Settings()
     if run_job(job_id, _store(settings), settings, _stopping.is_set) is JobState.QUEUED:
-        _wake([job_id], settings)
+        try:
+            _wake([job_id], settings)
+        except OperationalError as error:
+            logger.warning("job %s is queued, but no worker could be told: %s", job_id, error)
 
 
 @signals.setup_logging.connect
@@ -128,13 +134,23 @@ def _set_up_logging(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
-def _wake_queued_jobs(sender: Any, **_: Any) -> None:
-    """Queued jobs whose wake-up was lost get another; a second one for the same job does nothing."""
+def _look_after_jobs(**_: Any) -> None:
+    """In the parent: see that every queued job has a wake-up, now, and look for lost ones from now on."""
     settings = Settings()
-    try:
-        _wake(_store(settings).queued(), settings)
-    except RedisError as error:
-        logger.warning("cannot look for queued jobs: %s", error)
+    store = _store(settings)
+
+    def keep_looking() -> None:
+        find = store.queued  # a second wake-up for the same job does nothing
+        while True:
+            try:
+                _wake(find(), settings)
+                find = store.reap
+            except (RedisError, OperationalError) as error:
+                logger.warning("cannot look for lost jobs: %s", error)
+                find = store.queued
+            time.sleep(REAP_SECONDS)
+
+    threading.Thread(target=keep_looking, daemon=True, name="lost jobs").start()
 
 
 @signals.worker_shutting_down.connect
@@ -163,8 +179,6 @@ def _wake(job_ids: list[str], settings: Settings) -> None:
     try:
         for job_id in job_ids:
             publisher.wake(job_id)
-    except OperationalError as error:  # the next worker to start sends it again
-        logger.warning("cannot send a wake-up: %s", error)
     finally:
         publisher.close()
 

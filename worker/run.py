@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from models import checkpoint, device, mnist
 from models.archs import ARCHS
 from worker import training
-from worker.jobs import Job, JobState, JobStore
+from worker.jobs import Job, JobState, JobStore, Standing
 from worker.recipes import RECIPES, Recipe
 from worker.settings import Settings
 
@@ -31,8 +31,7 @@ def run_job(job_id: str, store: JobStore, settings: Settings, stopping: Callable
     """Claim a job, train, publish; record how it ended.
 
     Returns the state in which it leaves the job, QUEUED where ``stopping`` ended it early (it then
-    needs another wake-up); None where the job was not to be had, because another worker has it
-    or it was canceled.
+    needs another wake-up); None where the job is another worker's, or was canceled before.
     """
     job = store.claim(job_id)
     if job is None:
@@ -40,11 +39,14 @@ def run_job(job_id: str, store: JobStore, settings: Settings, stopping: Callable
         return None
     end: JobState
     facts: dict[str, int | str] = {}
-    watch = _Watch(store, job.id, stopping)
+    watch = _Watch(store, job, stopping)
     try:
         if version := _train_and_publish(job, settings, watch):
             end, facts = JobState.SUCCEEDED, {"version": version}
-        elif watch.canceled:
+        elif watch.standing is Standing.LOST:
+            logger.warning("job %s went to another worker: nothing is published here", job.id)
+            return None
+        elif watch.standing is Standing.CANCELED:
             end = JobState.CANCELED
         else:
             end = JobState.QUEUED
@@ -53,10 +55,12 @@ def run_job(job_id: str, store: JobStore, settings: Settings, stopping: Callable
         end, facts = JobState.FAILED, {"error": f"{type(error).__name__}: {error}"}
     while True:
         try:
-            store.leave(job.id, end, **facts)
+            store.leave(job.id, end, job.attempt, **facts)
             break
         except RedisError as error:
-            logger.warning("cannot record the end of job %s, trying again: %s", job.id, error)
+            logger.warning("cannot record the end of job %s: %s", job.id, error)
+            if stopping() and end is JobState.QUEUED:
+                break  # its lease will run out
             time.sleep(RETRY_SECONDS)
     logger.info("job %s: %s %s", job.id, end.value, facts or "")
     return end
@@ -104,11 +108,11 @@ def publish(
 class _Watch:
     """The callbacks of a job's run: report progress now and then, and learn whether to stop."""
 
-    def __init__(self, store: JobStore, job_id: str, stopping: Callable[[], bool]) -> None:
+    def __init__(self, store: JobStore, job: Job, stopping: Callable[[], bool]) -> None:
         self.store = store
-        self.job_id = job_id
+        self.job = job
         self.stopping = stopping
-        self.canceled = False
+        self.standing = Standing.HELD
         self._reported = 0.0
         self._last: training.Epoch | None = None
 
@@ -119,8 +123,8 @@ class _Watch:
         self._reported, self._last = now, progress.last
         last = asdict(progress.last) if progress.last else {}
         try:
-            self.canceled = self.store.report(
-                self.job_id,
+            self.standing = self.store.report(
+                self.job,
                 epoch=progress.epoch,
                 step=progress.step,
                 steps=progress.steps,
@@ -129,10 +133,22 @@ class _Watch:
                 **{name: last[name] for name in ("d_loss", "g_loss", "d_real", "d_fake") if last},
             )
         except RedisError as error:  # training goes on without Redis
-            logger.warning("cannot report the progress of job %s: %s", self.job_id, error)
+            logger.warning("cannot report the progress of job %s: %s", self.job.id, error)
 
     def should_stop(self) -> bool:
-        return self.canceled or self.stopping()
+        return self.standing is not Standing.HELD or self.stopping()
+
+    def may_publish(self) -> bool:
+        """Whether the job is still this run's; waits for Redis, since nobody else can tell."""
+        while True:
+            try:
+                self.standing = self.store.report(self.job)
+                return self.standing is Standing.HELD
+            except RedisError as error:
+                logger.warning("cannot ask whether job %s may be published: %s", self.job.id, error)
+                if self.stopping():
+                    return False
+                time.sleep(RETRY_SECONDS)
 
 
 def _train_and_publish(job: Job, settings: Settings, watch: _Watch) -> int | None:
@@ -149,6 +165,6 @@ def _train_and_publish(job: Job, settings: Settings, watch: _Watch) -> int | Non
         should_stop=watch.should_stop,
     )
     finished = trained is not None and trained.history[-1].epoch == recipe.epochs
-    if trained is None or not finished or watch.canceled:
+    if trained is None or not finished or not watch.may_publish():
         return None
     return publish(trained, recipe, seed=job.seed, where=where, model_dir=settings.model_dir, job=job.id).version

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from models import seeds
-from worker.jobs import MAX_EPOCHS, Job, JobState, JobStore, KeyReusedError, TrainRequest
+from worker.jobs import MAX_EPOCHS, Job, JobState, JobStore, KeyReusedError, Standing, TrainRequest
 from worker.queue import connect
 from worker.recipes import RECIPES, ArchName
 
@@ -43,7 +43,7 @@ def test_a_job_goes_through_its_states(store: JobStore) -> None:
     assert claimed is not None
     assert claimed.state is JobState.RUNNING
     assert claimed.started_at is not None
-    assert store.report(job_id, epoch=2, d_loss=0.5) is False
+    assert store.report(claimed, epoch=2, d_loss=0.5) is Standing.HELD
     store.leave(job_id, JobState.SUCCEEDED, version=7)
     job = store.get(job_id)
     assert job is not None
@@ -71,10 +71,11 @@ def test_one_of_many_claims_wins(store: JobStore) -> None:
 
 def test_an_ended_job_never_changes(store: JobStore) -> None:
     job_id = queue_job(store).id
-    store.claim(job_id)
+    claimed = store.claim(job_id)
+    assert claimed is not None
     store.leave(job_id, JobState.FAILED, error="broken")
     ended = store.get(job_id)
-    assert store.report(job_id, epoch=9) is True
+    assert store.report(claimed, epoch=9) is Standing.LOST
     assert store.claim(job_id) is None
     store.leave(job_id, JobState.SUCCEEDED, version=1)
     assert store.cancel(job_id) == ended == store.get(job_id)
@@ -82,11 +83,70 @@ def test_an_ended_job_never_changes(store: JobStore) -> None:
 
 def test_a_returned_job_can_be_claimed_again(store: JobStore) -> None:
     job_id = queue_job(store).id
-    store.claim(job_id)
+    queued = store.get(job_id)
+    claimed = store.claim(job_id)
+    assert claimed is not None
+    store.report(claimed, epoch=1, d_loss=0.5)
     store.leave(job_id, JobState.QUEUED)
     assert store.queued() == [job_id]
+    assert queued is not None
+    assert store.get(job_id) == queued.model_copy(update={"attempt": 1})  # its progress is forgotten
     assert store.claim(job_id) is not None
     assert store.queued() == []
+
+
+def let_lease_run_out(store: JobStore, job: Job) -> None:
+    store._redis.zadd("digits:leases", {job.id: 0})
+
+
+def test_a_job_whose_lease_ran_out_returns_to_the_queue(store: JobStore) -> None:
+    lost = store.claim(queue_job(store).id)
+    held = store.claim(queue_job(store).id)
+    assert lost is not None
+    assert held is not None
+    let_lease_run_out(store, lost)
+    assert store.reap() == [lost.id]
+    assert store.reap() == []
+    assert store.queued() == [lost.id]
+    assert store.report(held) is Standing.HELD
+
+
+def test_a_report_renews_the_lease(store: JobStore) -> None:
+    job = store.claim(queue_job(store).id)
+    assert job is not None
+    let_lease_run_out(store, job)
+    assert store.report(job) is Standing.HELD
+    assert store.reap() == []
+
+
+def test_a_run_that_lost_its_lease_can_write_nothing(store: JobStore) -> None:
+    first = store.claim(queue_job(store).id)
+    assert first is not None
+    let_lease_run_out(store, first)
+    store.reap()
+    assert store.report(first) is Standing.LOST
+    second = store.claim(first.id)
+    assert second is not None
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert store.report(first, epoch=9) is Standing.LOST
+    store.leave(first.id, JobState.SUCCEEDED, first.attempt, version=9)
+    assert store.get(first.id) == second
+    store.leave(second.id, JobState.SUCCEEDED, second.attempt, version=2)
+    ended = store.get(first.id)
+    assert ended is not None
+    assert (ended.state, ended.version) == (JobState.SUCCEEDED, 2)
+    assert store.reap() == []
+
+
+def test_a_lost_job_that_was_to_be_canceled_is(store: JobStore) -> None:
+    job = store.claim(queue_job(store).id)
+    assert job is not None
+    store.cancel(job.id)
+    let_lease_run_out(store, job)
+    assert store.reap() == []
+    ended = store.get(job.id)
+    assert ended is not None
+    assert ended.state is JobState.CANCELED
 
 
 def test_a_queued_job_is_canceled_at_once(store: JobStore) -> None:
@@ -99,12 +159,12 @@ def test_a_queued_job_is_canceled_at_once(store: JobStore) -> None:
 
 
 def test_a_running_job_learns_that_it_is_to_be_canceled(store: JobStore) -> None:
-    job_id = queue_job(store).id
-    store.claim(job_id)
-    job = store.cancel(job_id)
+    claimed = store.claim(queue_job(store).id)
+    assert claimed is not None
+    job = store.cancel(claimed.id)
     assert job is not None
     assert (job.state, job.cancel_requested) == (JobState.RUNNING, True)
-    assert store.report(job_id, epoch=1) is True
+    assert store.report(claimed, epoch=1) is Standing.CANCELED
 
 
 def test_a_key_names_its_job_again(store: JobStore) -> None:

@@ -79,6 +79,20 @@ def test_a_canceled_job_publishes_nothing(store: JobStore, settings: Settings, j
     assert not list(settings.model_dir.glob("vanilla/*"))
 
 
+def test_a_run_whose_job_went_elsewhere_publishes_nothing(store: JobStore, settings: Settings, job: Job) -> None:
+    found: list[JobState | None] = [JobState.FAILED]
+    thread = threading.Thread(target=lambda: found.append(run_job(job.id, store, settings, never)))
+    thread.start()
+    while ended(store, job).epoch is None:
+        pass
+    store.leave(job.id, JobState.QUEUED)
+    other = store.claim(job.id)
+    thread.join()
+    assert found[-1] is None
+    assert not list(settings.model_dir.glob("vanilla/*"))
+    assert ended(store, job) == other
+
+
 def test_a_stopped_job_returns_to_the_queue_and_publishes_nothing(
     store: JobStore, settings: Settings, job: Job
 ) -> None:
