@@ -1,0 +1,145 @@
+"""The command line, as processes of their own."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models import checkpoint
+from models.archs import ARCHS
+from tests.processes import eventually, running
+from tests.versions import publish
+
+
+def digits(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        env={**inherited, "DIGITS_MODEL_DIR": str(folder / "models"), "COLUMNS": "160", **environment},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_generate_draws_without_a_server(tmp_path: Path, arch: str) -> None:
+    output = tmp_path / "picture.png"
+    result = digits(tmp_path, "generate", "--arch", arch, "-n", "16", "-o", str(output), "--seed", "3")
+    assert result.returncode == 0, result.stderr
+    with Image.open(output) as image:
+        assert image.size == (118, 118)
+        assert image.text["seed"] == "3"  # type: ignore[attr-defined]
+
+
+def test_the_name_of_the_file_chooses_the_format(tmp_path: Path) -> None:
+    for name in ("a.webp", "a.zip", "a.json"):
+        result = digits(tmp_path, "generate", "--arch", "wgan", "-n", "2", "-o", str(tmp_path / name))
+        assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "a.webp") as webp:
+        assert webp.format == "WEBP"
+    assert len(zipfile.ZipFile(io.BytesIO((tmp_path / "a.zip").read_bytes())).namelist()) == 2
+    assert len(json.loads((tmp_path / "a.json").read_text())["images"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "--arch", "biggan", "-o", "a.png"], "vanilla"),
+        (["generate", "--arch", "wgan", "-o", "a.gif"], ".png"),
+        (["generate", "--arch", "wgan", "-o", "no/such/a.png"], "no/such"),
+        (["generate", "--arch", "wgan", "-o", "a.png", "--version", "99"], "no version 99"),
+        (["generate", "--arch", "wgan", "-o", "a.png", "-n", "0"], "greater than or equal to 1"),
+        (["samples", "--arch", "wgan", "-o", "a.png", "--epoch", "999"], "epochs"),
+        (["train", "--arch", "wgan", "--epochs", "0"], "greater than or equal to 1"),
+        (["worker"], "DIGITS_REDIS_URL"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = digits(tmp_path, *arguments)
+    assert result.returncode in (1, 2)
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DIGITS_PORT", "x"), ("DIGITS_PORT", "0"), ("DIGITS_DEVICE", "tpu"), ("DIGITS_REDIS_URL", "http://me:secret@x")],
+)
+def test_a_bad_setting_is_named_and_not_shown(tmp_path: Path, name: str, value: str) -> None:
+    result = digits(tmp_path, "up", **{name: value})
+    assert result.returncode == 2
+    assert name in result.stderr
+    assert "secret" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> None:
+    result = digits(tmp_path, "train", "--arch", "vanilla", "--recipe", "book", "--epochs", "2", "--seed", "0")
+    assert result.returncode == 0, result.stderr
+    assert "epoch 2/2" in result.stderr
+    (version,) = (
+        number for arch, number in checkpoint.folders(tmp_path / "models") if arch == "vanilla" and number > 1
+    )
+    manifest, _ = checkpoint.read_generator(tmp_path / "models" / "vanilla" / str(version))
+    assert manifest.epochs == 2
+    assert f"published vanilla version {version} after 2 epochs" in result.stdout
+
+    listed = digits(tmp_path, "models")
+    assert "trained" in listed.stdout
+    assert "book" in listed.stdout
+
+    output = tmp_path / "samples.png"
+    shown = digits(tmp_path, "samples", "--arch", "vanilla", "--version", str(version), "-o", str(output))
+    assert shown.returncode == 0, shown.stderr
+    with Image.open(output) as rows:
+        assert rows.size == (16 * 30 - 2, 2 * 30 - 2)  # a row an epoch
+    digits(tmp_path, "samples", "--arch", "vanilla", "--version", str(version), "--epoch", "2", "-o", str(output))
+    with Image.open(output) as picture:
+        grid = np.asarray(picture)
+    samples = checkpoint.read_samples(tmp_path / "models" / "vanilla" / str(version))
+    assert (grid[:28, 30:58] == samples[1, 1].numpy()).all()
+
+
+def test_a_rejected_version_is_listed_with_the_reason(tmp_path: Path) -> None:
+    version = publish(tmp_path / "models").version
+    (tmp_path / "models" / "dcgan" / str(version) / checkpoint.GENERATOR).write_bytes(b"")
+    assert "rejected: generator.safetensors has 0 bytes" in digits(tmp_path, "models").stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_epoch_leaves_no_version(tmp_path: Path, number: int) -> None:
+    models = tmp_path / "models"
+    with running(tmp_path, "train", "--arch", "wgan", "--recipe", "book", DIGITS_MODEL_DIR=str(models)) as process:
+        eventually((models / "wgan").is_dir, "it starts")
+        assert process.end(number) in (130, -number)  # heard by the loop, or before the loop began
+    assert not list((models / "wgan").iterdir())
+
+
+def test_a_signal_after_an_epoch_leaves_a_valid_version(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    with running(tmp_path, "train", "--arch", "vanilla", "--recipe", "book", DIGITS_MODEL_DIR=str(models)) as process:
+        eventually(lambda: "epoch 1/100" in process.output, "an epoch has passed")
+        assert process.end(signal.SIGINT) == 0, process.output
+        assert "stopping after this step" in process.output
+    (folder,) = (models / "vanilla").iterdir()
+    manifest, _ = checkpoint.read_generator(folder)
+    assert 1 <= manifest.epochs < 100
+    assert manifest.recipe["epochs"] == 100
+
+
+def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
+    environment = {"DIGITS_MODEL_DIR": str(tmp_path / "models"), "FORCE_COLOR": "1", "COLUMNS": "160"}
+    with running(tmp_path, "train", "--arch", "vanilla", "--recipe", "book", **environment) as process:
+        eventually(lambda: "epoch 2/100" in process.output, "the second epoch is shown")
+        for part in ("images/s", "D ", "G ", "0:"):
+            assert part in process.output
