@@ -102,10 +102,8 @@ def shell_lines(path: Path) -> list[str]:
 
 def test_the_commands_of_the_readme_exist() -> None:
     lines = shell_lines(ROOT / "README.md")
-    used = {words[words.index(word) + 1] for words in map(shlex.split, lines) for word in words if word == "digits"}
-    used |= {
-        words[words.index(word) + 1] for words in map(shlex.split, lines) for word in words if word.endswith("/digits")
-    }
+    words = [shlex.split(line, comments=True) for line in lines]
+    used = {line[1] for line in words if line and line[0].endswith("digits")}
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     made = {line.split()[1] for line in lines if line.startswith("make ")}
     assert used
