@@ -35,6 +35,6 @@ WORKDIR /home/digits
 VOLUME /models
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:$DIGITS_PORT/livez', timeout=2)"
+    CMD python -c "import http.client as h; c = h.HTTPConnection('127.0.0.1', $DIGITS_PORT, timeout=2); c.request('GET', '/livez'); exit(c.getresponse().status != 200)"
 ENTRYPOINT ["digits"]
 CMD ["serve"]

@@ -68,7 +68,7 @@ def up() -> None:
 
     try:
         up.up(ApiSettings())
-    except (up.UpError, valkey.ValkeyError) as error:
+    except (up.UpError, valkey.ValkeyError, OSError) as error:
         _fail(str(error))
 
 
@@ -181,7 +181,7 @@ def generate(
     columns: ColumnsOption = None,
 ) -> None:
     """Draw digits into a file, without a server."""
-    from app.rendering import Picture
+    from app.rendering import ImpossiblePictureError, Picture
 
     render = _renderer(output)
     generator = _loaded(arch, version)
@@ -189,7 +189,10 @@ def generate(
     picture = Picture(
         generator.draw(seed, n).numpy(), arch, generator.manifest.version, seed, generator.sha256, scale, columns
     )
-    output.write_bytes(render(picture))
+    try:
+        output.write_bytes(render(picture))
+    except (ImpossiblePictureError, OSError) as error:
+        _fail(str(error))
     out.print(f"{output}: {n} digits of {arch} version {generator.manifest.version} from seed {seed}", soft_wrap=True)
 
 
@@ -202,10 +205,13 @@ def samples(
     scale: ScaleOption = 1,
 ) -> None:
     """Show what a version drew from the same latents after each epoch of its training, a row each."""
-    from app.rendering import Picture
+    from PIL import Image
+
+    from app.rendering import grid
     from models import checkpoint
 
-    render = _renderer(output)
+    if output.suffix.lower() not in (".png", ".webp"):
+        _fail(f"{output} names no format: use .png or .webp")
     generator = _loaded(arch, version)
     manifest = generator.manifest
     images = checkpoint.read_samples(checkpoint.folders(Settings().model_dir)[arch, manifest.version]).numpy()
@@ -215,7 +221,10 @@ def samples(
         shown, columns = images[epoch - 1], 8
     else:
         _fail(f"--epoch: {arch} version {manifest.version} has {len(images)} epochs")
-    output.write_bytes(render(Picture(shown, arch, manifest.version, 0, generator.sha256, scale, columns)))
+    try:
+        Image.fromarray(grid(shown, columns, scale)).save(output, lossless=True)
+    except (ValueError, OSError) as error:
+        _fail(f"cannot write {output}: {error}")
     out.print(f"{output}: {arch} version {manifest.version}, {'each epoch' if epoch is None else f'epoch {epoch}'}")
 
 

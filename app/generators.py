@@ -102,8 +102,8 @@ class Generators:
             generator = Generator(manifest, network.to(self._device))
             generator.draw(seed=0, n=1)  # warm it: the first pass is slow
             logger.info("loaded %s version %d", arch, version)
-        except InvalidVersionError as error:
-            problem = str(error)
+        except Exception as error:  # one bad folder must not keep the others from being found
+            problem = str(error) if isinstance(error, InvalidVersionError) else f"{type(error).__name__}: {error}"
             logger.warning("rejected %s version %d: %s", arch, version, problem)
         return Entry(arch, version, checkpoint.PRETRAINED in folder.parents, signature, generator, problem)
 

@@ -43,11 +43,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
         resources = Resources(generators, Engine(), _training(settings))
         app.state.resources = resources
         watcher = asyncio.create_task(_keep_fresh(generators))
-        yield
-        watcher.cancel()
-        resources.engine.close()
-        if resources.training:
-            resources.training.publisher.close()
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            resources.engine.close()
+            if resources.training:
+                resources.training.publisher.close()
 
     app = FastAPI(
         title="digits",

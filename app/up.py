@@ -9,14 +9,13 @@ supervisor away, and the kernel ends the children if the supervisor itself is ki
 
 import contextlib
 import fcntl
+import http.client
 import logging
 import os
 import signal
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -28,6 +27,8 @@ from app.settings import ApiSettings
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a service that listens everywhere is asked
 
 
 class UpError(Exception):
@@ -53,7 +54,7 @@ def up(settings: ApiSettings) -> None:
                 server.start()
                 valkey.wait_until_ready(server, url, lambda: bool(stop))
             digits = [sys.executable, "-m", "app.cli"]
-            children.append(Child("worker", [*digits, "worker"], 5.0, environment))
+            children.append(Child("worker", [*digits, "worker"], 4.5, environment))
             children.append(Child("api", [*digits, "serve"], 2.0, environment))
             announced = False
             while not stop:
@@ -116,11 +117,15 @@ def _require_free_port(host: str, port: int) -> None:
 
 
 def _answers(settings: ApiSettings) -> bool:
+    host = _LOOPBACK.get(settings.host, settings.host)
+    connection = http.client.HTTPConnection(host, settings.port, timeout=POLL_SECONDS)
     try:
-        with urllib.request.urlopen(_url(settings) + "/livez", timeout=1):
-            return True
-    except (urllib.error.URLError, OSError):
+        connection.request("GET", "/livez")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()
 
 
 def _announce(settings: ApiSettings) -> None:
@@ -130,5 +135,5 @@ def _announce(settings: ApiSettings) -> None:
 
 
 def _url(settings: ApiSettings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    host = _LOOPBACK.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

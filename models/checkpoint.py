@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -64,7 +64,7 @@ class Origin(BaseModel):
     created_at: datetime
     command: str
     job: str | None = None
-    metrics: dict[str, float] = {}
+    metrics: dict[str, FiniteFloat] = {}
 
 
 class FileSum(BaseModel):
@@ -225,7 +225,7 @@ def _numbers(arch_dir: Path) -> list[int]:
     """The version numbers taken in a folder, valid versions or not."""
     try:
         names = os.listdir(arch_dir)
-    except FileNotFoundError:
+    except OSError:  # not there yet, or not to be read
         return []
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0")
 

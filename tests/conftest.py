@@ -1,16 +1,18 @@
 """Real parts for the tests: a Valkey, workers and APIs as processes of their own."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Two test processes share two cores: with a thread each, none waits for the other. Read when torch
+# is loaded, here and in every process that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
-import torch
 
 from tests.processes import running_valkey
 from worker.jobs import JobStore
 from worker.queue import connect
-
-torch.set_num_threads(1)  # small networks: threads of several processes only fight for the cores
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,10 @@ class TrainRequest(BaseModel):
 
     arch: ArchName
     recipe: RecipeName = RecipeName(DEFAULT_RECIPE)
-    epochs: int | None = Field(None, ge=1, le=MAX_EPOCHS, description="default: as many as the recipe names")
-    seed: int | None = Field(None, ge=0, le=seeds.MAX_SEED, description="default: a fresh one")
+    epochs: int | None = Field(
+        None, strict=True, ge=1, le=MAX_EPOCHS, description="default: as many as the recipe names"
+    )
+    seed: int | None = Field(None, strict=True, ge=0, le=seeds.MAX_SEED, description="default: a fresh one")
 
 
 class Job(BaseModel):
@@ -238,8 +240,7 @@ class JobStore:
         if before[1] != fingerprint:
             raise KeyReusedError
         earlier = self.get(before[0])
-        assert earlier is not None
-        return earlier, False
+        return (earlier, False) if earlier else self.create(request, idempotency_key)  # discarded just now
 
     def discard(self, job_id: str) -> None:
         """Forget a job that could not be queued."""

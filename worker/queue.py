@@ -33,6 +33,9 @@ REDIS_SECONDS = 1.0  # for a connection, and for an answer: two calls and a mess
 
 REAP_SECONDS = 10.0  # between two looks for jobs whose lease has run out
 
+_QUEUE = "digits"
+_BROKER_PREFIX = "digits:broker:"
+
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # Set in the training child when it is to stop: the job goes back to the queue.
@@ -57,7 +60,9 @@ def make_celery(redis_url: str, **transport_options: Any) -> Celery:
     """The Celery app for a worker, or with ``transport_options`` for another use of the broker."""
     celery = Celery("digits", broker=redis_url, include=["worker.queue"], set_as_current=False)
     celery.conf.update(
-        task_default_queue="digits",
+        broker_read_url=redis_url,  # or CELERY_BROKER_URL of the environment would win
+        broker_write_url=redis_url,
+        task_default_queue=_QUEUE,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
@@ -72,7 +77,7 @@ def make_celery(redis_url: str, **transport_options: Any) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={"global_keyprefix": "digits:broker:", **transport_options},
+        broker_transport_options={"global_keyprefix": _BROKER_PREFIX, **transport_options},
     )
     return celery
 
@@ -123,8 +128,8 @@ def train(job_id: str) -> None:
     settings = Settings()
     if run_job(job_id, _store(settings), settings, _stopping.is_set) is JobState.QUEUED:
         try:
-            _wake([job_id], settings)
-        except OperationalError as error:
+            Publisher(_url(settings)).wake(job_id)
+        except OperationalError as error:  # the worker that looks after jobs will
             logger.warning("job %s is queued, but no worker could be told: %s", job_id, error)
 
 
@@ -135,19 +140,22 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _look_after_jobs(**_: Any) -> None:
-    """In the parent: see that every queued job has a wake-up, now, and look for lost ones from now on."""
+    """In the parent: return lost jobs to the queue, and see that queued ones have a wake-up, for ever.
+
+    A wake-up is lost when the broker is emptied, or when a child dies before it has claimed the job.
+    """
     settings = Settings()
-    store = _store(settings)
+    redis, store, publisher = connect(_url(settings)), _store(settings), Publisher(_url(settings))
 
     def keep_looking() -> None:
-        find = store.queued  # a second wake-up for the same job does nothing
         while True:
             try:
-                _wake(find(), settings)
-                find = store.reap
+                store.reap()
+                if redis.llen(_BROKER_PREFIX + _QUEUE) == 0:  # so no wake-up is sent while others wait
+                    for job_id in store.queued():
+                        publisher.wake(job_id)  # a second one for the same job does nothing
             except (RedisError, OperationalError) as error:
                 logger.warning("cannot look for lost jobs: %s", error)
-                find = store.queued
             time.sleep(REAP_SECONDS)
 
     threading.Thread(target=keep_looking, daemon=True, name="lost jobs").start()
@@ -172,15 +180,6 @@ def signal_on_parent_death(number: int) -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
-
-
-def _wake(job_ids: list[str], settings: Settings) -> None:
-    publisher = Publisher(_url(settings))
-    try:
-        for job_id in job_ids:
-            publisher.wake(job_id)
-    finally:
-        publisher.close()
 
 
 def _store(settings: Settings) -> JobStore:

@@ -33,7 +33,7 @@ def run_job(job_id: str, store: JobStore, settings: Settings, stopping: Callable
     Returns the state in which it leaves the job, QUEUED where ``stopping`` ended it early (it then
     needs another wake-up); None where the job is another worker's, or was canceled before.
     """
-    job = store.claim(job_id)
+    job = store.claim(job_id)  # where it raises, the job stays queued and gets another wake-up
     if job is None:
         logger.info("job %s is not queued: nothing to do", job_id)
         return None

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis import ConnectionPool
 
 _ROOT = Path(__file__).parents[1]
 
@@ -12,7 +13,7 @@ _ROOT = Path(__file__).parents[1]
 class Settings(BaseSettings):
     """What worker and API share. The URL may hold a password, so it never shows itself."""
 
-    model_config = SettingsConfigDict(env_prefix="DIGITS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DIGITS_", env_ignore_empty=True, frozen=True)
 
     redis_url: SecretStr | None = None  # unset: `digits up` starts a Valkey of its own
     model_dir: Path = Path("var/models")
@@ -22,7 +23,15 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _check_scheme(cls, url: SecretStr | None) -> SecretStr | None:
-        if url and not url.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("should be redis://[:password@]host:port/database, or rediss:// for TLS")
+    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url:
+            try:
+                ConnectionPool.from_url(url.get_secret_value()).make_connection()  # opens nothing
+                if not url.get_secret_value().startswith(("redis://", "rediss://")):
+                    raise ValueError
+            except Exception:  # whose message may show a part of the password
+                raise ValueError(
+                    "should be redis://[:password@]host:port/database, or rediss:// for TLS; "
+                    "in the password, write / as %2F, # as %23, @ as %40"
+                ) from None
         return url

@@ -36,7 +36,7 @@ def train(
         try:
             training.publisher.wake(job.id)
         except OperationalError:
-            if new:  # answered as if it had never been: a second try shall not train twice
+            if new:  # forget it if Redis still answers: a second try shall not train twice
                 with contextlib.suppress(RedisError):
                     training.jobs.discard(job.id)
             raise

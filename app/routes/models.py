@@ -75,7 +75,7 @@ def _facts(entry: Entry, generators: Generators) -> dict[str, object]:
         manifest = entry.generator.manifest
         facts |= {
             "default": generators.get(entry.arch) is entry.generator,
-            "recipe": manifest.recipe.get("name"),
+            "recipe": str(manifest.recipe.get("name")),
             "epochs": manifest.epochs,
             "created_at": manifest.created_at,
             "metrics": manifest.metrics,

@@ -60,6 +60,8 @@ def test_the_name_of_the_file_chooses_the_format(tmp_path: Path) -> None:
         (["generate", "--arch", "wgan", "-o", "a.png", "--version", "99"], "no version 99"),
         (["generate", "--arch", "wgan", "-o", "a.png", "-n", "0"], "greater than or equal to 1"),
         (["samples", "--arch", "wgan", "-o", "a.png", "--epoch", "999"], "epochs"),
+        (["generate", "--arch", "vanilla", "-n", "1024", "--columns", "1024", "-o", "a.webp"], "16383"),
+        (["samples", "--arch", "wgan", "-o", "a.zip"], ".webp"),
         (["train", "--arch", "wgan", "--epochs", "0"], "greater than or equal to 1"),
         (["worker"], "DIGITS_REDIS_URL"),
     ],
@@ -73,7 +75,14 @@ def test_what_cannot_be_is_said(tmp_path: Path, arguments: list[str], said: str)
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("DIGITS_PORT", "x"), ("DIGITS_PORT", "0"), ("DIGITS_DEVICE", "tpu"), ("DIGITS_REDIS_URL", "http://me:secret@x")],
+    [
+        ("DIGITS_PORT", "x"),
+        ("DIGITS_PORT", "0"),
+        ("DIGITS_DEVICE", "tpu"),
+        ("DIGITS_REDIS_URL", "http://me:secret@x"),
+        ("DIGITS_REDIS_URL", "redis://:secret/word@x:6379/0"),
+        ("DIGITS_REDIS_URL", "redis://:secret@x/0?foo=bar"),
+    ],
 )
 def test_a_bad_setting_is_named_and_not_shown(tmp_path: Path, name: str, value: str) -> None:
     result = digits(tmp_path, "up", **{name: value})

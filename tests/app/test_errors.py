@@ -104,6 +104,8 @@ def test_a_method_that_is_not_allowed(api: httpx.Client) -> None:
         ({"epochs": MAX_EPOCHS + 1}, "epochs", {"le": MAX_EPOCHS}),
         ({"epochs": "many"}, "epochs", None),
         ({"epochs": 1.5}, "epochs", None),
+        ({"epochs": True}, "epochs", None),
+        ({"seed": "7"}, "seed", None),
         ({"seed": -1}, "seed", {"ge": 0}),
         ({"seed": 2**64}, "seed", {"le": MAX_SEED}),
         ({"epoch": 3}, "epoch", None),

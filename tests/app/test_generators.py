@@ -74,6 +74,17 @@ def test_a_version_damaged_after_it_was_loaded_still_answers(generators: Generat
     assert "truncated" in (entry(generators, version).problem or "")
 
 
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"schema_version": 1, "metrics": {"fid": NaN}}'])
+def test_an_odd_folder_does_not_hide_the_others(generators: Generators, tmp_path: Path, content: bytes) -> None:
+    odd, good = publish(tmp_path).version, publish(tmp_path).version
+    (tmp_path / "dcgan" / str(odd) / checkpoint.MANIFEST).write_bytes(content)
+    (tmp_path / "wgan").write_text("a file where a folder belongs")
+    generators.refresh()
+    assert entry(generators, odd).problem
+    assert generators.get("dcgan", "latest").manifest.version == good
+    assert generators.get("wgan")
+
+
 def test_a_removed_version_is_forgotten(generators: Generators, tmp_path: Path) -> None:
     version = publish(tmp_path).version
     generators.refresh()

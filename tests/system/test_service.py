@@ -11,6 +11,8 @@ import pytest
 from models.archs import ARCHS
 from tests.processes import eventually
 from tests.system.conftest import Service, running_service
+from worker.jobs import JobStore, TrainRequest
+from worker.queue import connect
 
 EPOCH_SECONDS = 400.0  # an epoch of the slowest network on a busy machine
 
@@ -71,6 +73,14 @@ def test_a_killed_training_process_fails_its_job_and_the_next_one_runs(shared: S
     assert "training process was lost" in shared.wait_for(job_id, "failed")["error"]
     next_id = shared.train(arch="vanilla", recipe="book", epochs=1)
     shared.wait_for(next_id, "succeeded")
+
+
+def test_a_job_whose_wake_up_was_lost_still_runs(shared: Service) -> None:
+    worker = shared.part("worker")
+    assert worker is not None
+    redis = connect(worker.environ()["DIGITS_REDIS_URL"])
+    job, _ = JobStore(redis).create(TrainRequest.model_validate({"arch": "vanilla", "recipe": "book", "epochs": 1}))
+    shared.wait_for(job.id, "succeeded")
 
 
 def answered(api: httpx.Client, method: str, path: str, **request: Any) -> tuple[int, float]:

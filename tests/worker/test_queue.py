@@ -29,6 +29,13 @@ def test_the_options_of_the_queue() -> None:
     assert conf.worker_disable_prefetch is True
 
 
+def test_the_broker_of_the_environment_does_not_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:2/9")
+    celery = make_celery("redis://127.0.0.1:1/0")
+    for connection in (celery.connection_for_write(), celery.connection_for_read()):
+        assert (connection.port, connection.virtual_host) == (1, "0")
+
+
 def test_the_message_is_the_id_of_the_job_as_json(store: JobStore, valkey_url: str) -> None:
     publisher = Publisher(valkey_url)
     publisher.wake("the-id")
