@@ -22,7 +22,7 @@ from app.settings import ApiSettings
 from models import seeds
 from worker.jobs import MAX_EPOCHS
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
-from worker.settings import Settings
+from worker.settings import LOG_FORMAT, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,7 +256,7 @@ def main() -> None:
     # busy process on the same cores makes a training step 40 to 100 times slower. This bound costs
     # nothing where they are alone: see docs/measurements.md. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     try:
         cli()
     except ValidationError as error:  # of the settings: the commands' own options are checked by typer

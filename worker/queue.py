@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from worker.jobs import JobState, JobStore
-from worker.settings import Settings
+from worker.settings import LOG_FORMAT, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ REAP_SECONDS = 10.0  # between two looks for jobs whose lease has run out
 
 _QUEUE = "digits"
 _BROKER_PREFIX = "digits:broker:"
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 # Set in the training child when it is to stop: the job goes back to the queue.
 _stopping = threading.Event()

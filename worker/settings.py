@@ -7,6 +7,8 @@ from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import ConnectionPool
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # of every process
+
 _ROOT = Path(__file__).parents[1]
 
 
