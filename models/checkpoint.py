@@ -64,7 +64,9 @@ class Origin(BaseModel):
     created_at: datetime
     command: str
     job: str | None = None
-    metrics: dict[str, FiniteFloat] = {}
+    metrics: dict[str, FiniteFloat] = {}  # those of models.metrics.measure
+    floors: dict[str, FiniteFloat] = {}  # the same of real training images
+    classifier_sha256: str | None = None  # the features in which they were measured
 
 
 class FileSum(BaseModel):

@@ -15,14 +15,19 @@ from torch import Tensor
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TEST_IMAGES = "t10k-images-idx3-ubyte"
+TRAIN_LABELS = "train-labels-idx1-ubyte"
+TEST_LABELS = "t10k-labels-idx1-ubyte"
 
 # SHA-256 of the uncompressed files: the compressed ones differ from mirror to mirror.
 SHA256 = {
     TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
-_HEADER_BYTES = 16  # magic number, images, rows, columns: four big-endian int32
+# Big-endian int32: magic number, images, rows, columns; magic number, labels.
+_IMAGES_HEADER_BYTES, _LABELS_HEADER_BYTES = 16, 8
 
 
 class DatasetError(Exception):
@@ -35,6 +40,31 @@ def load(data_dir: Path, name: str = TRAIN_IMAGES) -> Tensor:
     Raises:
         DatasetError: the file is missing, unreadable, or its sum is not the published one.
     """
+    pixels = torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_IMAGES_HEADER_BYTES)
+    return pixels.view(-1, 28, 28)
+
+
+def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> Tensor:
+    """The labels of one file: ``[n]`` int64 in 0…9, in the order of its images.
+
+    Raises:
+        DatasetError: as :func:`load`.
+    """
+    return torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_LABELS_HEADER_BYTES).long()
+
+
+def batches(images: Tensor, size: int) -> Iterator[Tensor]:
+    """One epoch in a fresh random order (torch's global generator): ``[size, 28, 28]`` in −1…1.
+
+    ``images`` is ``[n, 28, 28]`` uint8. The last partial batch is dropped. Batches are scaled as
+    they are drawn, so the data set stays a quarter of its float size.
+    """
+    order = torch.randperm(len(images), device=images.device)
+    for start in range(0, len(images) - size + 1, size):
+        yield images[order[start : start + size]].float().mul_(2 / 255).sub_(1)
+
+
+def _read(data_dir: Path, name: str) -> bytearray:
     path = data_dir / f"{name}.gz"
     try:
         raw = gzip.decompress(path.read_bytes())
@@ -47,16 +77,4 @@ def load(data_dir: Path, name: str = TRAIN_IMAGES) -> Tensor:
     found = hashlib.sha256(raw).hexdigest()
     if found != SHA256[name]:
         raise DatasetError(f"{path} is not MNIST's: its sha256 is {found}, expected {SHA256[name]}")
-    pixels = torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=_HEADER_BYTES)
-    return pixels.view(-1, 28, 28)
-
-
-def batches(images: Tensor, size: int) -> Iterator[Tensor]:
-    """One epoch in a fresh random order (torch's global generator): ``[size, 28, 28]`` in −1…1.
-
-    ``images`` is ``[n, 28, 28]`` uint8. The last partial batch is dropped. Batches are scaled as
-    they are drawn, so the data set stays a quarter of its float size.
-    """
-    order = torch.randperm(len(images), device=images.device)
-    for start in range(0, len(images) - size + 1, size):
-        yield images[order[start : start + size]].float().mul_(2 / 255).sub_(1)
+    return bytearray(raw)

@@ -1,0 +1,129 @@
+"""How good a generator is: its images against MNIST's test images.
+
+Every figure has a floor: the same figure for real training images, which no generator can be
+expected to beat. Knows nothing of generators or versions: everything here is a function of
+images and features.
+
+Sources: FID, Heusel et al., arXiv:1706.08500, here in the features of ``models.classifier``;
+improved precision and recall, Kynkäänniemi et al., arXiv:1904.06991.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from models.classifier import FEATURES, Classifier, classify
+
+IMAGES = 10_000  # generated images that a version is measured on
+NEIGHBOURS = 3  # k of precision and recall
+EMD_IMAGES = 1_000  # on each side of the earth mover's distance, which grows with their number cubed
+
+_ROWS = 1_000  # of a matrix of distances at a time: bounds memory at 40 MB
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real images that generated ones are measured against, with what is needed of them again and again."""
+
+    classifier: Classifier
+    images: Tensor  # [m, 28, 28] uint8
+    features: Tensor  # [m, 128]
+    radii: Tensor  # [m]: to the k-th nearest neighbour
+
+    @classmethod
+    def of(cls, images: Tensor, classifier: Classifier) -> "Real":
+        features, _ = classify(classifier, images)
+        return cls(classifier, images, features, _radii(features))
+
+
+def measure(images: Tensor, real: Real) -> dict[str, float]:
+    """All metrics of ``images`` (``[n, 28, 28]`` uint8), by the names under which a manifest has them.
+
+    ``fid`` and ``emd`` are distances (0: the same); the others are shares in 0…1 (1: best), but
+    ``smallest_class``, which is best at 0.1 or what the real images have.
+    """
+    features, probabilities = classify(real.classifier, images)
+    classes = probabilities.argmax(dim=1)
+    return {
+        "fid": fid(features, real.features),
+        "precision": coverage(features, real.features, real.radii),
+        "recall": coverage(real.features, features, _radii(features)),
+        "class_balance": class_balance(classes),
+        "smallest_class": smallest_class(classes),
+        "confidence": probabilities.amax(dim=1).mean().item(),
+        "emd": earth_movers_distance(sample(images, EMD_IMAGES), sample(real.images, EMD_IMAGES)),
+    }
+
+
+def fid(features: Tensor, real: Tensor) -> float:
+    """Fréchet distance between two sets of features ``[n, 128]``, each taken for a Gaussian.
+
+    ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), in float64. Biased upwards for few images: compare
+    figures of equal n alone.
+    """
+    distance = FrechetInceptionDistance(feature=_Features())
+    distance.update(features, real=False)
+    distance.update(real, real=True)
+    value: float = distance.compute().item()
+    return value
+
+
+def coverage(features: Tensor, others: Tensor, radii: Tensor) -> float:
+    """The share of ``features`` that lie within the radius of at least one of the ``others``.
+
+    Of generated features in the reach of real ones it is the precision, the other way the recall.
+    """
+    inside = [(torch.cdist(rows, others) <= radii).any(dim=1) for rows in features.split(_ROWS)]
+    return torch.cat(inside).float().mean().item()
+
+
+def class_balance(classes: Tensor) -> float:
+    """Entropy of the classes' shares ÷ ln 10: 1 where all ten are equally frequent, 0 for one class."""
+    shares = torch.bincount(classes, minlength=10) / len(classes)
+    return torch.special.entr(shares).sum().item() / math.log(10)
+
+
+def smallest_class(classes: Tensor) -> float:
+    """The share of the least frequent of the ten classes, in 0…0.1."""
+    return torch.bincount(classes, minlength=10).min().item() / len(classes)
+
+
+def earth_movers_distance(images: Tensor, real: Tensor) -> float:
+    """inf over plans γ of E‖u − v‖ between equally many images ``[n, 28, 28]`` uint8, exactly.
+
+    Pixels are in 0…1, ‖·‖ is Euclidean. Between equally many points of equal weight the best plan
+    is an assignment. Grows with n cubed: a second for n = 1,000.
+    """
+    costs = torch.cdist(images.flatten(1) / 255, real.flatten(1) / 255).double().numpy()
+    rows, columns = linear_sum_assignment(costs)
+    return float(costs[rows, columns].mean())
+
+
+def _radii(features: Tensor) -> Tensor:
+    """``[n]``: the distance of each to its k-th nearest neighbour; its nearest is itself."""
+    nearest = [
+        torch.cdist(rows, features).topk(NEIGHBOURS + 1, dim=1, largest=False).values[:, -1] for rows in features.split(_ROWS)
+    ]
+    return torch.cat(nearest)
+
+
+def sample(images: Tensor, count: int) -> Tensor:
+    """``count`` of the images at random, the same ones every time.
+
+    Not every so manyth: MNIST's writers take turns, and every sixth training image is eight times
+    as far from the test images in FID as a random choice.
+    """
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]]
+
+
+class _Features(nn.Module):
+    """Stands where torchmetrics expects a network that computes features: they are computed already."""
+
+    num_features = FEATURES
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
