@@ -26,7 +26,7 @@ from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 from worker.settings import LOG_FORMAT, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from app.generators import Generator, Generators
     from app.rendering import Picture
@@ -44,6 +44,16 @@ cli = typer.Typer(
 )
 out = Console()
 err = Console(stderr=True)
+
+# Of the metrics, those that `digits models` has room for.
+METRICS = {
+    "FID": "fid",
+    "precision": "precision",
+    "recall": "recall",
+    "balance": "class_balance",
+    "confidence": "confidence",
+    "EMD": "emd",
+}
 
 _DEFAULT_RECIPE = RecipeName(DEFAULT_RECIPE)
 
@@ -115,13 +125,17 @@ def train(
     recipe: Annotated[RecipeName, typer.Option(help="The hyperparameters.")] = _DEFAULT_RECIPE,
     epochs: Annotated[int | None, typer.Option(min=1, max=MAX_EPOCHS, help="Default: the recipe's.")] = None,
     seed: SeedOption = None,
+    measure_every: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_EPOCHS, help="Take the metrics every so many epochs, not only at the end."),
+    ] = None,
 ) -> None:
     """Train a generator here and now, and publish it as a new version.
 
     Ctrl-C stops after the step under way: the epochs that are finished are published, a second
     Ctrl-C leaves at once and publishes nothing.
     """
-    from models import checkpoint, device, mnist
+    from models import checkpoint, device, metrics, mnist
     from worker import run, training
 
     settings = Settings()
@@ -132,6 +146,7 @@ def train(
         checkpoint.require_writable(settings.model_dir, arch)
         where = device.resolve(settings.device)
         images = mnist.load(settings.data_dir)
+        measure = run.measuring(chosen, settings.data_dir)
     except (OSError, ValueError, mnist.DatasetError) as error:
         _fail(str(error))
     stop = _StopOnInterrupt()
@@ -157,14 +172,23 @@ def train(
 
         try:
             trained = training.train(
-                recipe=chosen, images=images, seed=seed, device=where, on_progress=show, should_stop=stop
+                recipe=chosen,
+                images=images,
+                seed=seed,
+                device=where,
+                on_progress=show,
+                should_stop=stop,
+                measure=measure,
+                measure_every=measure_every,
             )
         except training.TrainingError as error:
             _fail(str(error))
     if trained is None:
         _fail("stopped before the first epoch was finished: nothing is published", code=130)
+    err.print(f"measuring {metrics.IMAGES:,} images")
+    figures = run.final_metrics(trained, chosen, measure)
     try:
-        manifest = run.publish(trained, chosen, seed=seed, where=where, model_dir=settings.model_dir)
+        manifest = run.publish(trained, chosen, seed=seed, where=where, model_dir=settings.model_dir, metrics=figures)
     except OSError as error:
         _fail(f"cannot publish to {settings.model_dir}: {error}")
     folder = settings.model_dir / arch / str(manifest.version)
@@ -284,23 +308,56 @@ def samples(
 @cli.command(epilog="Example: `DIGITS_MODEL_DIR=/srv/models digits models`")
 def models() -> None:
     """List the versions there are, and which one answers by default (★)."""
-    from rich.table import Table
+    from rich.table import Column, Table
+
+    from models import classifier
 
     generators = _generators()
-    table = Table("arch", "version", "recipe", "epochs", "made", "source", "state")
+    right = [Column(title, justify="right") for title in METRICS]
+    table = Table("arch", "version", "recipe", "epochs", *right, "made", "source", "state")
     for entry in generators.entries:
         source = "shipped" if entry.shipped else "trained"
         if entry.generator is None:
-            table.add_row(entry.arch, str(entry.version), "", "", "", source, f"rejected: {entry.problem}")
+            blank = [""] * (len(METRICS) + 3)
+            table.add_row(entry.arch, str(entry.version), *blank, source, f"rejected: {entry.problem}")
             continue
         manifest = entry.generator.manifest
         star = " ★" if generators.get(entry.arch) is entry.generator else ""
         made = f"{manifest.created_at:%Y-%m-%d %H:%M}"
         recipe = str(manifest.recipe.get("name", ""))
         table.add_row(
-            entry.arch, f"{entry.version}{star}", recipe, str(manifest.epochs), made, source, entry.problem or "loaded"
+            entry.arch,
+            f"{entry.version}{star}",
+            recipe,
+            str(manifest.epochs),
+            *_figures(manifest.metrics),
+            made,
+            source,
+            entry.problem or "loaded",
         )
+    table.add_section()
+    table.add_row("real images", "", "", "", *_figures(classifier.facts().floors), "", "", "")
     out.print(table)
+
+
+@cli.command(epilog="Example: `digits report --output docs/report`")
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = Path("var/report"),
+) -> None:
+    """Compare the trained versions: their pictures, learning curves, FID against time, all metrics.
+
+    Train with --measure-every to have a curve of FID.
+    """
+    try:
+        from app import report as comparison
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is missing: pip install 'digits[report]'")
+    try:
+        written = comparison.write(comparison.runs(Settings().model_dir), output)
+    except OSError as error:
+        _fail(f"cannot write the report: {error}")
+    for path in written:
+        out.print(str(path), soft_wrap=True)
 
 
 def main() -> None:
@@ -339,6 +396,10 @@ def _loaded(arch: str, version: str | None) -> "Generator":
         return _generators().get(arch, version)
     except Unknown as error:
         _fail(error.detail)
+
+
+def _figures(metrics: "Mapping[str, float]") -> list[str]:
+    return [f"{metrics[name]:.3g}" if name in metrics else "" for name in METRICS.values()]
 
 
 def _renderer(output: Path) -> "Callable[[Picture], bytes]":

@@ -1,6 +1,9 @@
-"""Milliseconds a training step of 64 images, for every recipe and architecture, alternating.
+"""Milliseconds a training step, for every recipe and architecture beside a plain loop, alternating.
 
-.venv/bin/python benchmarks/training.py --rounds 3
+Also the floating-point operations of a step and the share of the machine's matrix-product speed
+that is reached, both measured.
+
+GOMP_SPINCOUNT=10000 .venv/bin/python benchmarks/training.py --rounds 5
 """
 
 import argparse
@@ -9,49 +12,92 @@ import itertools
 import platform
 import statistics
 import time
+from collections.abc import Callable
 
+import plain_loop
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from models import device, mnist
+from models.archs import ARCHS
 from worker import training
 from worker.recipes import RECIPES
 from worker.settings import Settings
 
 STEPS = {"vanilla": 200, "dcgan": 24, "wgan": 8}  # a round; a few seconds each
 WARM_UP_STEPS = 4
+PLAIN = "plain"  # the recipe "book" in the plain loop
 
 
-def milliseconds(recipe_name: str, arch: str, images: torch.Tensor, where: torch.device) -> float:
-    """The median step of one round; the first steps are left out."""
+def step_seconds(recipe_name: str, arch: str, images: torch.Tensor, where: torch.device, steps: int) -> list[float]:
+    recipe = dataclasses.replace(RECIPES[recipe_name][arch], epochs=1)
     times = [time.perf_counter()]
     training.train(
-        recipe=dataclasses.replace(RECIPES[recipe_name][arch], epochs=1),
-        images=images[: 64 * (STEPS[arch] + WARM_UP_STEPS)],
+        recipe=recipe,
+        images=images[: recipe.batch * (steps + 1)],
         seed=0,
         device=where,
         on_progress=lambda progress: times.append(time.perf_counter()),
     )
-    steps = [end - start for start, end in itertools.pairwise(times)]
-    return statistics.median(steps[WARM_UP_STEPS:-1]) * 1e3  # the last one is the end of the epoch
+    return [end - start for start, end in itertools.pairwise(times)][:steps]  # without the end of the epoch
+
+
+def operations(run: Callable[[int], object]) -> float:
+    """Floating-point operations of a step, averaged over four: some penalties come every fourth."""
+    totals = []
+    for steps in (2, 6):
+        with FlopCounterMode(display=False) as counter:
+            run(steps)
+        totals.append(counter.get_total_flops())
+    return (totals[1] - totals[0]) / 4
+
+
+def peak() -> float:
+    """Floating-point operations a second of a large float32 matrix product."""
+    matrix = torch.randn(2048, 2048)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - began)
+    return 2 * 2048**3 / min(times)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     settings = Settings()
     where = device.resolve(settings.device)
     images = mnist.load(settings.data_dir)
-    found: dict[tuple[str, str], list[float]] = {(name, arch): [] for name in RECIPES for arch in STEPS}
+
+    def run(name: str, arch: str, steps: int) -> list[float]:
+        if name == PLAIN:
+            return plain_loop.step_seconds(arch, images, steps)
+        return step_seconds(name, arch, images, where, steps)
+
+    names = [PLAIN, *RECIPES]
+    found: dict[tuple[str, str], list[float]] = {(arch, name): [] for arch in ARCHS for name in names}
+    peaks = []
     for _ in range(rounds):
-        for (name, arch), figures in found.items():
-            figures.append(milliseconds(name, arch, images, where))
+        peaks.append(peak())
+        for (arch, name), figures in found.items():
+            figures.append(statistics.median(run(name, arch, STEPS[arch] + WARM_UP_STEPS)[WARM_UP_STEPS:]) * 1e3)
+    fastest = statistics.median(peaks)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, {rounds} rounds")
-    print(f"{'recipe':8}{'arch':10}{'ms/step':>9}{'min':>9}{'max':>9}{'s/epoch':>9}")
-    for (name, arch), figures in found.items():
+    print(f"matrix product: {fastest / 1e9:.0f} GFLOP/s")
+    print(
+        f"{'arch':9}{'recipe':8}{'batch':>6}{'ms/step':>9}{'min':>8}{'max':>8}{'× plain':>9}{'GFLOP':>8}{'of peak':>9}"
+    )
+    for (arch, name), figures in found.items():
         middle = statistics.median(figures)
+        batch = RECIPES["book" if name == PLAIN else name][arch].batch
+        faster = statistics.median(found[arch, PLAIN]) / middle if name == "book" else float("nan")
+        flops = operations(lambda steps, name=name, arch=arch: run(name, arch, steps))  # type: ignore[misc]
+        share = flops / (middle / 1e3) / fastest
         print(
-            f"{name:8}{arch:10}{middle:9.1f}{min(figures):9.1f}{max(figures):9.1f}{middle * (60_000 // 64) / 1e3:9.0f}"
+            f"{arch:9}{name:8}{batch:6}{middle:9.2f}{min(figures):8.2f}{max(figures):8.2f}"
+            f"{faster:9.2f}{flops / 1e9:8.3f}{share:9.0%}"
         )
 
 

@@ -8,9 +8,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
 from torch import nn
 
-from models import networks
+from models.networks import (
+    dcgan_discriminator,
+    dcgan_generator,
+    vanilla_discriminator,
+    vanilla_generator,
+    wgan_discriminator,
+    wgan_generator,
+)
 
 
 @dataclass(frozen=True)
@@ -22,13 +30,14 @@ class Arch:
     discriminator: Callable[[bool], nn.Sequential]  # takes: end in a Sigmoid?
     latent_shape: tuple[int, ...]  # what the generator takes
     image_shape: tuple[int, ...]  # what the generator gives and the discriminator takes
+    memory_format: torch.memory_format  # the faster one for training: see docs/measurements.md
 
 
 # fmt: off
 _ROWS = (
-    Arch("vanilla", networks.vanilla_generator, networks.vanilla_discriminator, ( 20,),      (784,)),
-    Arch("dcgan",   networks.dcgan_generator,   networks.dcgan_discriminator,   (100, 1, 1), (1, 28, 28)),
-    Arch("wgan",    networks.wgan_generator,    networks.wgan_discriminator,    (100, 1, 1), (1, 28, 28)),
+    Arch("vanilla", vanilla_generator, vanilla_discriminator, ( 20,),      (784,),      torch.contiguous_format),
+    Arch("dcgan",   dcgan_generator,   dcgan_discriminator,   (100, 1, 1), (1, 28, 28), torch.channels_last),
+    Arch("wgan",    wgan_generator,    wgan_discriminator,    (100, 1, 1), (1, 28, 28), torch.contiguous_format),
 )
 # fmt: on
 

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import uuid
@@ -28,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, Validation
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from models import classifier
 from models.archs import ARCHS
 from models.sampling import LATENTS
 
@@ -84,8 +86,12 @@ class Manifest(Origin):
     files: dict[str, FileSum]
 
     def preference(self) -> tuple[float, int, int]:
-        """Sorts the best last: by FID; without one by epochs, so that no short trial comes first."""
-        return -self.metrics.get("fid", float("inf")), self.epochs, self.version
+        """Sorts the best last: by FID; without one by epochs, so that no short trial comes first.
+
+        An FID in the features of another classifier than the present one cannot be compared.
+        """
+        comparable = self.classifier_sha256 == classifier.sha256()
+        return -self.metrics["fid"] if comparable else -math.inf, self.epochs, self.version
 
 
 def folders(model_dir: Path) -> dict[tuple[str, int], Path]:
@@ -162,6 +168,19 @@ def read_samples(folder: Path) -> Tensor:
             return torch.from_numpy(archive["images"])
     except (OSError, ValueError, KeyError) as error:
         raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """What was recorded of each epoch.
+
+    Raises:
+        InvalidVersionError: the version is damaged.
+    """
+    content = _verified(folder, read_manifest(folder), HISTORY)
+    try:
+        return [json.loads(line) for line in content.splitlines()]
+    except ValueError as error:
+        raise InvalidVersionError(f"{HISTORY} cannot be read: {error}") from error
 
 
 def require_writable(model_dir: Path, arch: str) -> None:

@@ -21,6 +21,8 @@ from torch.nn import functional
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
+from models import mnist
+
 CLASSIFIER = Path(__file__).parent / "pretrained" / "classifier.safetensors"
 
 FEATURES = 128
@@ -89,7 +91,8 @@ def train(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier().to(memory_format=_LAYOUT)
+        classifier = Classifier()
+        classifier.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
         optimizer = AdamW(classifier.parameters(), lr=_LR, fused=True)
         steps = epochs * (len(images) // _BATCH)
         schedule = OneCycleLR(optimizer, max_lr=_LR, total_steps=steps, pct_start=0.2)
@@ -122,7 +125,8 @@ def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
 @cache
 def load(path: Path = CLASSIFIER) -> Classifier:
     """A saved classifier, in eval mode; kept, so that later calls cost nothing."""
-    classifier = Classifier().to(memory_format=_LAYOUT)
+    classifier = Classifier()
+    classifier.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
     classifier.load_state_dict(safetensors.torch.load_file(path))
     return classifier.eval().requires_grad_(False)
 
@@ -147,7 +151,7 @@ def sha256(path: Path = CLASSIFIER) -> str:
 
 
 def _pixels(images: Tensor) -> Tensor:
-    return images.unsqueeze(1).float().mul_(2 / 255).sub_(1)
+    return mnist.scaled(images).unsqueeze(1)
 
 
 def _jittered(pixels: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from models.classifier import FEATURES, Classifier, classify
@@ -32,12 +33,14 @@ class Real:
     classifier: Classifier
     images: Tensor  # [m, 28, 28] uint8
     features: Tensor  # [m, 128]
-    radii: Tensor  # [m]: to the k-th nearest neighbour
+    directions: Tensor  # [m, 128]: the features, of unit length
+    radii: Tensor  # [m]: from each direction to its k-th nearest neighbour
 
     @classmethod
     def of(cls, images: Tensor, classifier: Classifier) -> "Real":
         features, _ = classify(classifier, images)
-        return cls(classifier, images, features, _radii(features))
+        directions = normalize(features)
+        return cls(classifier, images, features, directions, _radii(directions))
 
 
 def measure(images: Tensor, real: Real) -> dict[str, float]:
@@ -47,11 +50,12 @@ def measure(images: Tensor, real: Real) -> dict[str, float]:
     ``smallest_class``, which is best at 0.1 or what the real images have.
     """
     features, probabilities = classify(real.classifier, images)
+    directions = normalize(features)
     classes = probabilities.argmax(dim=1)
     return {
         "fid": fid(features, real.features),
-        "precision": coverage(features, real.features, real.radii),
-        "recall": coverage(real.features, features, _radii(features)),
+        "precision": coverage(directions, real.directions, real.radii),
+        "recall": coverage(real.directions, directions, _radii(directions)),
         "class_balance": class_balance(classes),
         "smallest_class": smallest_class(classes),
         "confidence": probabilities.amax(dim=1).mean().item(),
@@ -68,23 +72,26 @@ def fid(features: Tensor, real: Tensor) -> float:
     distance = FrechetInceptionDistance(feature=_Features())
     distance.update(features, real=False)
     distance.update(real, real=True)
-    value: float = distance.compute().item()
-    return value
+    found: float = distance.compute().item()
+    return found
 
 
-def coverage(features: Tensor, others: Tensor, radii: Tensor) -> float:
-    """The share of ``features`` that lie within the radius of at least one of the ``others``.
+def coverage(points: Tensor, others: Tensor, radii: Tensor) -> float:
+    """The share of ``points`` that lie within the radius of at least one of the ``others``.
 
-    Of generated features in the reach of real ones it is the precision, the other way the recall.
+    Of generated images in the reach of real ones it is the precision, the other way the recall.
+    Both are taken of features of unit length: an image that is no digit excites the classifier
+    little, and in plain features ends up near the origin, in the wide reach of a few odd digits.
     """
-    inside = [(torch.cdist(rows, others) <= radii).any(dim=1) for rows in features.split(_ROWS)]
+    inside = [(torch.cdist(rows, others) <= radii).any(dim=1) for rows in points.split(_ROWS)]
     return torch.cat(inside).float().mean().item()
 
 
 def class_balance(classes: Tensor) -> float:
     """Entropy of the classes' shares ÷ ln 10: 1 where all ten are equally frequent, 0 for one class."""
     shares = torch.bincount(classes, minlength=10) / len(classes)
-    return torch.special.entr(shares).sum().item() / math.log(10)
+    entropy: float = torch.special.entr(shares).sum().item()
+    return entropy / math.log(10)
 
 
 def smallest_class(classes: Tensor) -> float:
@@ -103,10 +110,11 @@ def earth_movers_distance(images: Tensor, real: Tensor) -> float:
     return float(costs[rows, columns].mean())
 
 
-def _radii(features: Tensor) -> Tensor:
+def _radii(points: Tensor) -> Tensor:
     """``[n]``: the distance of each to its k-th nearest neighbour; its nearest is itself."""
     nearest = [
-        torch.cdist(rows, features).topk(NEIGHBOURS + 1, dim=1, largest=False).values[:, -1] for rows in features.split(_ROWS)
+        torch.cdist(rows, points).topk(NEIGHBOURS + 1, dim=1, largest=False).values[:, -1]
+        for rows in points.split(_ROWS)
     ]
     return torch.cat(nearest)
 

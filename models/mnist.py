@@ -61,7 +61,12 @@ def batches(images: Tensor, size: int) -> Iterator[Tensor]:
     """
     order = torch.randperm(len(images), device=images.device)
     for start in range(0, len(images) - size + 1, size):
-        yield images[order[start : start + size]].float().mul_(2 / 255).sub_(1)
+        yield scaled(images[order[start : start + size]])
+
+
+def scaled(images: Tensor) -> Tensor:
+    """0…255 uint8 → −1…1 float32, of the same shape."""
+    return images.float().mul_(2 / 255).sub_(1)
 
 
 def _read(data_dir: Path, name: str) -> bytearray:

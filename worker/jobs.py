@@ -59,6 +59,13 @@ class TrainRequest(BaseModel):
         None, strict=True, ge=1, le=MAX_EPOCHS, description="default: as many as the recipe names"
     )
     seed: int | None = Field(None, strict=True, ge=0, le=seeds.MAX_SEED, description="default: a fresh one")
+    measure_every: int | None = Field(
+        None,
+        strict=True,
+        ge=1,
+        le=MAX_EPOCHS,
+        description="take the metrics after every so many epochs, not only at the end",
+    )
 
 
 class Job(BaseModel):
@@ -72,6 +79,7 @@ class Job(BaseModel):
     recipe: str
     epochs: int
     seed: int
+    measure_every: int | None = None  # epochs
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -216,6 +224,7 @@ class JobStore:
             recipe=request.recipe,
             epochs=request.epochs or RECIPES[request.recipe][request.arch].epochs,
             seed=seeds.fresh() if request.seed is None else request.seed,
+            measure_every=request.measure_every,
             created_at=datetime.now(UTC),
         )
         self.ping()  # a frozen Redis would run what it was sent when it wakes: ask before sending

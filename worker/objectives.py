@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy
+from torch.nn.functional import binary_cross_entropy, softplus
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ def wasserstein_g_loss(d_fake: Tensor) -> Tensor:
     return -d_fake.mean()
 
 
+def logistic_d_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:
+    """As :func:`bce_d_loss`, of a discriminator without Sigmoid: from logits, which cannot overflow."""
+    return softplus(-d_real).mean() + softplus(d_fake).mean()
+
+
+def logistic_g_loss(d_fake: Tensor) -> Tensor:
+    """As :func:`bce_g_loss`, from logits."""
+    return softplus(-d_fake).mean()
+
+
 def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """mean((‖∇D(x̂)‖₂ − 1)²) on x̂ drawn uniformly between each real and fake image.
 
@@ -55,9 +65,24 @@ def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return (norms - 1).square().mean()
 
 
+def r1_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """mean(‖∇D(x)‖²) on real images alone: R₁ of arXiv:1801.04406, before its factor γ/2.
+
+    Takes ``fake`` only to be called as :func:`gradient_penalty` is.
+    """
+    at = real.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(D(at).sum(), at, create_graph=True)
+    return gradient.flatten(1).square().sum(dim=1).mean()
+
+
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {
         "bce": Objective(bce_d_loss, bce_g_loss),
+        "logistic": Objective(logistic_d_loss, logistic_g_loss),
         "wasserstein": Objective(wasserstein_d_loss, wasserstein_g_loss),
     }
+)
+
+PENALTIES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = MappingProxyType(
+    {"gp": gradient_penalty, "r1": r1_penalty}
 )

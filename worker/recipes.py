@@ -26,24 +26,26 @@ class Recipe:
     latents: str  # a row of models.sampling.LATENTS
     sigmoid: bool  # does the discriminator end in one?
     d_steps: int  # discriminator steps on each batch, before the one generator step
-    gp_weight: float  # of the gradient penalty; 0: none
-    gp_every: int  # the penalty is taken every so many discriminator steps, times this number
+    d_eval: bool  # D stays in eval mode: no dropout, batch norms keep their statistics of real images
+    penalty: str  # a row of worker.objectives.PENALTIES
+    penalty_weight: float  # 0: none
+    penalty_every: int  # it is taken every so many discriminator steps, times this number
     ema: float  # decay a step of the published average of G; 0: G itself is published
+    batch: int
     epochs: int  # unless the run names another number
-    batch: int = 64
 
 
-_BOOK, _WGAN = (0.9, 0.999), (0.0, 0.99)
+_BOOK = (0.9, 0.999)
 
 # fmt: off
 _ROWS = (
-    #      name     arch       objective      lr_g  lr_d  betas        schedule    latents   sigmoid d_steps gp    every ema   epochs
-    Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.0,   100),
-    Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.0,   100),
-    Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      10.0, 1,    0.0,   100),
-    Recipe("tuned", "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      0.0,  1,    0.999, 30),
-    Recipe("tuned", "dcgan",   "bce",         5e-4, 5e-4, (0.5, 0.99), "linear",   "normal",  True,  1,      0.0,  1,    0.999, 24),
-    Recipe("tuned", "wgan",    "wasserstein", 5e-4, 1e-3, _WGAN,       "linear",   "normal",  False, 1,      10.0, 4,    0.999, 8),
+    #      name     arch       objective      lr_g  lr_d  betas        schedule    latents   sigmoid d_steps d_eval penalty weight every ema  batch epochs
+    Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,    64, 100),
+    Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,    64, 100),
+    Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, "gp",   10.0, 1, 0.0,    64, 100),
+    Recipe("tuned", "vanilla", "logistic",    1e-3, 1e-3, (0.0, 0.99), "linear",   "normal",  False, 1,      True,  "r1",   1.0,  4, 0.999,  16, 20),
+    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "normal",  False, 1,      True,  "r1",   0.5,  4, 0.9995, 32, 16),
+    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "normal",  False, 1,      False, "r1",   0.5,  4, 0.9995, 32, 14),
 )
 # fmt: on
 

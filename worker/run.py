@@ -6,15 +6,17 @@ in the training child alone.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from redis.exceptions import RedisError
+from torch import nn
 
-from models import checkpoint, device, mnist
+from models import checkpoint, classifier, device, mnist, sampling
+from models import metrics as measures
 from models.archs import ARCHS
 from worker import training
 from worker.jobs import Job, JobState, JobStore, Standing
@@ -66,6 +68,27 @@ def run_job(job_id: str, store: JobStore, settings: Settings, stopping: Callable
     return end
 
 
+def measuring(recipe: Recipe, data_dir: Path, on_progress: Callable[[], object] = lambda: None) -> training.Measure:
+    """A function that measures a generator of ``recipe`` by the images of the seeds 0, 1, 2 ….
+
+    ``on_progress`` is called now and then while it works: it takes about ten seconds.
+
+    Raises:
+        mnist.DatasetError: the test images are missing or damaged.
+    """
+    real = measures.Real.of(mnist.load(data_dir, mnist.TEST_IMAGES), classifier.load())
+    z = sampling.latents(range(measures.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
+
+    def measure(G: nn.Module) -> dict[str, float]:
+        drawn = []
+        for some in z.split(1_000):
+            drawn.append(sampling.images(G, some))
+            on_progress()
+        return measures.measure(torch.cat(drawn), real)
+
+    return measure
+
+
 def publish(
     trained: training.Trained,
     recipe: Recipe,
@@ -73,6 +96,7 @@ def publish(
     seed: int,
     where: torch.device,
     model_dir: Path,
+    metrics: Mapping[str, float],
     job: str | None = None,
 ) -> checkpoint.Manifest:
     """Publish what a run gave as a new version, with all that is needed to run it again."""
@@ -94,6 +118,9 @@ def publish(
         created_at=datetime.now(UTC),
         command=f"digits train --arch {arch.name} --recipe {recipe.name} --epochs {recipe.epochs} --seed {seed}",
         job=job,
+        metrics=dict(metrics),
+        floors=classifier.facts().floors,
+        classifier_sha256=classifier.sha256(),
     )
     return checkpoint.publish(
         model_dir,
@@ -103,6 +130,15 @@ def publish(
         samples=torch.stack(trained.samples),
         history=[asdict(epoch) for epoch in trained.history],
     )
+
+
+def final_metrics(trained: training.Trained, recipe: Recipe, measure: training.Measure) -> Mapping[str, float]:
+    """Those of the last finished epoch; measured now, unless the run has just done so."""
+    if trained.history[-1].metrics:
+        return trained.history[-1].metrics
+    G = ARCHS[recipe.arch].generator()
+    G.load_state_dict(trained.generator)
+    return measure(G.eval())
 
 
 class _Watch:
@@ -135,6 +171,13 @@ class _Watch:
         except RedisError as error:  # training goes on without Redis
             logger.warning("cannot report the progress of job %s: %s", self.job.id, error)
 
+    def renew(self) -> None:
+        """Keep the job between two reports of progress."""
+        try:
+            self.standing = self.store.report(self.job)
+        except RedisError as error:
+            logger.warning("cannot renew the lease of job %s: %s", self.job.id, error)
+
     def should_stop(self) -> bool:
         return self.standing is not Standing.HELD or self.stopping()
 
@@ -156,6 +199,7 @@ def _train_and_publish(job: Job, settings: Settings, watch: _Watch) -> int | Non
     checkpoint.require_writable(settings.model_dir, job.arch)
     where = device.resolve(settings.device)
     recipe = replace(RECIPES[job.recipe][job.arch], epochs=job.epochs)
+    measure = measuring(recipe, settings.data_dir, watch.renew)
     trained = training.train(
         recipe=recipe,
         images=mnist.load(settings.data_dir),
@@ -163,8 +207,14 @@ def _train_and_publish(job: Job, settings: Settings, watch: _Watch) -> int | Non
         device=where,
         on_progress=watch.on_progress,
         should_stop=watch.should_stop,
+        measure=measure,
+        measure_every=job.measure_every,
     )
-    finished = trained is not None and trained.history[-1].epoch == recipe.epochs
-    if trained is None or not finished or not watch.may_publish():
+    if trained is None or trained.history[-1].epoch < recipe.epochs:
         return None
-    return publish(trained, recipe, seed=job.seed, where=where, model_dir=settings.model_dir, job=job.id).version
+    figures = final_metrics(trained, recipe, measure)
+    if not watch.may_publish():
+        return None
+    return publish(
+        trained, recipe, seed=job.seed, where=where, model_dir=settings.model_dir, metrics=figures, job=job.id
+    ).version

@@ -6,24 +6,30 @@ wish to stop are callbacks.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from models import mnist, sampling
 from models.archs import ARCHS, Arch
-from worker.objectives import OBJECTIVES, gradient_penalty
+from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import Recipe
 
 Weights = dict[str, Tensor]
+Measure = Callable[[nn.Module], Mapping[str, float]]  # a generator in eval mode → its metrics
 
 SAMPLES = 64  # images of the same latents, drawn after every epoch
+
+_EMA_WARM_UP = 100  # steps: the average first forgets fast, or it would long resemble the initial weights
+_STATISTICS_BATCH, _STATISTICS_BATCHES = 250, 20  # fake images for the batch statistics of an average
+_CALIBRATION = 1_024  # real images for the statistics of a discriminator that keeps them
 
 
 class TrainingError(Exception):
@@ -40,7 +46,8 @@ class Epoch:
     d_real: float  # mean D(real)
     d_fake: float  # mean D(fake)
     images_per_second: float
-    seconds: float  # of training since the run began
+    seconds: float  # of training since the run began, without those spent on measuring
+    metrics: Mapping[str, float] = field(default_factory=dict)  # where they were taken
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,25 @@ class _Run:
     recipe: Recipe
     G: nn.Module
     D: nn.Module
+    D_sees_batches: bool  # its verdict on an image depends on the others: real and fake ones go apart
     g_optimizer: Optimizer
     d_optimizer: Optimizer
     average: AveragedModel | None
     device: torch.device
     d_steps_done: int = 0
 
+    def latents(self, count: int) -> Tensor:
+        return sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
+
     def fake(self, count: int) -> Tensor:
-        z = sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
-        images: Tensor = self.G(z)
+        images: Tensor = self.G(self.latents(count))
         return images
+
+    def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        if self.D_sees_batches:
+            return self.D(real), self.D(fake)
+        d_real, d_fake = self.D(torch.cat([real, fake])).split(len(real))
+        return d_real, d_fake
 
     @property
     def published_generator(self) -> nn.Module:
@@ -98,12 +114,14 @@ def train(
     device: torch.device,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
+    measure: Measure | None = None,
+    measure_every: int | None = None,
 ) -> Trained | None:
     """Train ``recipe`` on ``images`` (``[n, 28, 28]`` uint8) for ``recipe.epochs``.
 
     The same seed on the same CPU build with the same thread count gives the same weights, bit
     for bit. ``on_progress`` is called after every step and every epoch, ``should_stop`` before
-    every step.
+    every step, ``measure`` after every ``measure_every`` epochs.
 
     Returns the state after the last finished epoch; None when it was stopped before the first.
 
@@ -115,7 +133,7 @@ def train(
         raise TrainingError(f"{len(images)} images do not fill one batch of {recipe.batch}")
     with _seeded(seed, device):
         images = images.to(device)
-        run = _start(recipe, steps * recipe.epochs, device)
+        run = _start(recipe, images, steps * recipe.epochs, device)
         fixed = sampling.latents(range(SAMPLES), run.arch.latent_shape, recipe.latents)
         trained: Trained | None = None
         began = time.perf_counter()
@@ -128,6 +146,11 @@ def train(
                 sums += _train_step(run, real)
                 on_progress(_progress(recipe, epoch, step, steps, began, trained))
             trained = _end_epoch(run, fixed, trained, epoch, sums / steps, steps, began, epoch_began)
+            if measure and measure_every and epoch % measure_every == 0:
+                paused = time.perf_counter()
+                trained.history[-1] = replace(trained.history[-1], metrics=measure(run.published_generator.eval()))
+                run.published_generator.train()
+                began += time.perf_counter() - paused
             on_progress(_progress(recipe, epoch, steps, steps, began, trained))
         return trained
 
@@ -145,21 +168,36 @@ def _progress(recipe: Recipe, epoch: int, step: int, steps: int, began: float, t
     )
 
 
-def _start(recipe: Recipe, total_steps: int, device: torch.device) -> _Run:
+def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.device) -> _Run:
     arch = ARCHS[recipe.arch]
-    G = arch.generator().to(device)
-    D = arch.discriminator(recipe.sigmoid).to(device)
-    averaged = AveragedModel(G, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
+    G, D = arch.generator(), arch.discriminator(recipe.sigmoid)
+    for network in (G, D):
+        network.to(device, memory_format=arch.memory_format)  # type: ignore[call-overload]
+    if recipe.d_eval:
+        some = mnist.scaled(images[torch.randperm(len(images), device=device)[:_CALIBRATION]])
+        update_bn([some.view(-1, *arch.image_shape)], D)
+        D.eval()
+    averaged = AveragedModel(G, multi_avg_fn=partial(_average, recipe.ema)) if recipe.ema else None
     return _Run(
         arch=arch,
         recipe=recipe,
         G=G,
         D=D,
+        D_sees_batches=D.training and any(isinstance(module, nn.BatchNorm2d) for module in D.modules()),
         g_optimizer=_optimizer(G, recipe.lr_g, recipe, total_steps),
         d_optimizer=_optimizer(D, recipe.lr_d, recipe, total_steps * recipe.d_steps),
         average=averaged,
         device=device,
     )
+
+
+@torch.no_grad()
+def _average(decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+    """One step of an exponential moving average, of parameters; forgets faster in the first steps."""
+    done = int(steps)  # on the CPU: nothing waits
+    now = min(decay, done / (done + _EMA_WARM_UP))
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, 1 - now)
 
 
 def _optimizer(network: nn.Module, lr: float, recipe: Recipe, total_steps: int) -> Optimizer:
@@ -184,10 +222,11 @@ def _d_step(run: _Run, real: Tensor) -> Tensor:
     recipe = run.recipe
     with torch.no_grad():  # G learns nothing here: no graph through it
         fake = run.fake(len(real))
-    d_real, d_fake = run.D(real), run.D(fake)
+    d_real, d_fake = run.judge(real, fake)
     loss = OBJECTIVES[recipe.objective].d_loss(d_real, d_fake)
-    if recipe.gp_weight and run.d_steps_done % recipe.gp_every == 0:
-        loss = loss + recipe.gp_weight * recipe.gp_every * gradient_penalty(run.D, real, fake)
+    if recipe.penalty_weight and run.d_steps_done % recipe.penalty_every == 0:
+        penalty = PENALTIES[recipe.penalty](run.D, real, fake)
+        loss = loss + recipe.penalty_weight * recipe.penalty_every * penalty
     run.d_steps_done += 1
     run.d_optimizer.zero_grad()
     loss.backward()
@@ -224,7 +263,10 @@ def _end_epoch(
     record = Epoch(epoch, d_loss, g_loss, d_real, d_fake, speed, now - began)
     if not all(map(math.isfinite, (d_loss, g_loss))):
         raise TrainingError(f"the losses of epoch {epoch} are not finite ({d_loss}, {g_loss}); try another seed")
-    G = run.published_generator.eval()
+    G = run.published_generator
+    if run.average is not None:  # the batch statistics of G belong to other weights
+        update_bn((run.latents(_STATISTICS_BATCH) for _ in range(_STATISTICS_BATCHES)), G)
+    G.eval()
     drawn = sampling.images(G, fixed)
     G.train()
     return Trained(

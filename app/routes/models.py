@@ -27,7 +27,8 @@ class Version(BaseModel):
     recipe: str | None = None
     epochs: int | None = None
     created_at: datetime | None = None
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = {}  # of 10,000 images; see docs/architecture.md
+    floors: dict[str, float] = {}  # the same figures of real training images
 
 
 class VersionDetail(Version):
@@ -79,5 +80,6 @@ def _facts(entry: Entry, generators: Generators) -> dict[str, object]:
             "epochs": manifest.epochs,
             "created_at": manifest.created_at,
             "metrics": manifest.metrics,
+            "floors": manifest.floors,
         }
     return facts

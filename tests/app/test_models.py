@@ -1,5 +1,6 @@
 import httpx
 
+from models import classifier
 from models.archs import ARCHS
 
 
@@ -10,6 +11,13 @@ def test_models_lists_every_version_and_which_one_answers(api: httpx.Client) -> 
         (default,) = [item for item in listed if item["arch"] == arch and item["default"]]
         assert (default["state"], default["source"], default["version"]) == ("loaded", "shipped", 1)
         assert default["epochs"] > 0
+
+
+def test_every_shipped_version_has_its_metrics_beside_the_floors(api: httpx.Client) -> None:
+    for item in api.get("/models").json():
+        assert list(item["metrics"]) == list(item["floors"]) == list(classifier.facts().floors)
+        assert item["metrics"]["fid"] > item["floors"]["fid"]
+        assert item["metrics"]["precision"] < 1
 
 
 def test_the_versions_of_one_architecture(api: httpx.Client) -> None:

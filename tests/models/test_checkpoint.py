@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from models import checkpoint
+from models import checkpoint, classifier
 from models.archs import ARCHS
 from models.checkpoint import InvalidVersionError
 from tests.versions import publish
@@ -176,7 +176,9 @@ def test_the_best_is_the_one_of_least_fid_then_of_most_epochs(tmp_path: Path) ->
     trial = publish(tmp_path, epochs=1)
     long = publish(tmp_path, epochs=50)
     again = publish(tmp_path, epochs=50)
-    good = publish(tmp_path, metrics={"fid": 8.0})
-    better = publish(tmp_path, metrics={"fid": 4.0})
-    ranked = sorted([better, good, again, long, trial], key=checkpoint.Manifest.preference)
-    assert [m.version for m in ranked] == [m.version for m in (trial, long, again, good, better)]
+    present = classifier.sha256()
+    good = publish(tmp_path, metrics={"fid": 8.0}, classifier_sha256=present)
+    better = publish(tmp_path, metrics={"fid": 4.0}, classifier_sha256=present)
+    foreign = publish(tmp_path, metrics={"fid": 2.0}, classifier_sha256="of another")
+    ranked = sorted([better, good, again, long, trial, foreign], key=checkpoint.Manifest.preference)
+    assert [m.version for m in ranked] == [m.version for m in (trial, foreign, long, again, good, better)]

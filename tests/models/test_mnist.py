@@ -61,3 +61,11 @@ def test_every_epoch_has_another_order() -> None:
     images = torch.arange(250, dtype=torch.uint8).view(250, 1, 1)
     (first,), (second,) = mnist.batches(images, 250), mnist.batches(images, 250)
     assert not first.equal(second)
+
+
+def test_labels_belong_to_the_images() -> None:
+    labels = mnist.load_labels(DATA)
+    assert labels.shape == (60_000,)
+    assert labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    test_labels = mnist.load_labels(DATA, mnist.TEST_LABELS)
+    assert torch.bincount(test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

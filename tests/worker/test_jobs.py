@@ -22,8 +22,8 @@ def test_a_new_job_is_queued_with_every_choice_made(store: JobStore) -> None:
 
 
 def test_choices_are_kept(store: JobStore) -> None:
-    job = queue_job(store, recipe="book", epochs=3, seed=0)
-    assert (job.recipe, job.epochs, job.seed) == ("book", 3, 0)
+    job = queue_job(store, recipe="book", epochs=3, seed=0, measure_every=2)
+    assert (job.recipe, job.epochs, job.seed, job.measure_every) == ("book", 3, 0, 2)
 
 
 def test_an_unknown_id_is_no_job(store: JobStore) -> None:

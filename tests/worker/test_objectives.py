@@ -67,3 +67,23 @@ def test_the_penalty_is_taken_between_real_and_fake() -> None:
     assert 0 <= share.min().item() < 0.02
     assert 0.98 < share.max().item() <= 1
     assert share.mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_logistic_losses_are_those_of_probabilities() -> None:
+    real, fake = torch.tensor([0.5, -2.0]), torch.tensor([1.5, -0.3])
+    expected = objectives.bce_d_loss(real.sigmoid(), fake.sigmoid())
+    assert objectives.logistic_d_loss(real, fake).item() == pytest.approx(expected.item())
+    assert objectives.logistic_g_loss(fake).item() == pytest.approx(objectives.bce_g_loss(fake.sigmoid()).item())
+    assert objectives.logistic_g_loss(torch.tensor([-200.0])).item() == pytest.approx(200)  # no overflow
+
+
+def test_the_r1_penalty_of_a_linear_judge_is_its_squared_slope() -> None:
+    real, fake = torch.rand(5, 4), torch.rand(5, 4)
+    D = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        D.weight.copy_(torch.tensor([[1.0, 2.0, 0.0, 2.0]]))
+    penalty = objectives.r1_penalty(D, real, fake)
+    assert penalty.item() == pytest.approx(9)
+    penalty.backward()
+    assert D.weight.grad is not None
+    assert D.weight.grad.tolist() == [[2.0, 4.0, 0.0, 4.0]]

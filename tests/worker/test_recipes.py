@@ -4,7 +4,7 @@ import pytest
 
 from models.archs import ARCHS
 from models.sampling import LATENTS
-from worker.objectives import OBJECTIVES
+from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import RECIPES, Recipe
 
 ADAM_DEFAULTS = (0.9, 0.999)
@@ -18,6 +18,7 @@ def test_every_recipe_has_a_row_for_every_architecture() -> None:
 @pytest.mark.parametrize("recipe", [row for rows in RECIPES.values() for row in rows.values()], ids=str)
 def test_rows_name_what_exists(recipe: Recipe) -> None:
     assert recipe.objective in OBJECTIVES
+    assert recipe.penalty in PENALTIES
     assert recipe.latents in LATENTS
     assert recipe.schedule in ("constant", "linear")
 
@@ -25,13 +26,23 @@ def test_rows_name_what_exists(recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("arch", "expected"),
     [
-        ("vanilla", {"lr_g": 1e-3, "lr_d": 1e-3, "objective": "bce", "d_steps": 1, "gp_weight": 0}),
-        ("dcgan", {"lr_g": 3e-4, "lr_d": 2e-4, "objective": "bce", "d_steps": 1, "gp_weight": 0}),
-        ("wgan", {"lr_g": 2e-4, "lr_d": 2e-4, "objective": "wasserstein", "d_steps": 5, "gp_weight": 10}),
+        ("vanilla", {"lr_g": 1e-3, "lr_d": 1e-3, "objective": "bce", "d_steps": 1, "penalty_weight": 0}),
+        ("dcgan", {"lr_g": 3e-4, "lr_d": 2e-4, "objective": "bce", "d_steps": 1, "penalty_weight": 0}),
+        (
+            "wgan",
+            {
+                "lr_g": 2e-4,
+                "lr_d": 2e-4,
+                "objective": "wasserstein",
+                "d_steps": 5,
+                "penalty": "gp",
+                "penalty_weight": 10,
+            },
+        ),
     ],
 )
 def test_the_book_recipe(arch: str, expected: dict[str, object]) -> None:
     common = {"batch": 64, "epochs": 100, "latents": "uniform", "betas": ADAM_DEFAULTS, "schedule": "constant"}
-    common |= {"ema": 0, "sigmoid": True, "gp_every": 1}
+    common |= {"ema": 0, "sigmoid": True, "penalty_every": 1, "d_eval": False}
     row = asdict(RECIPES["book"][arch])
     assert {name: row[name] for name in (expected | common)} == expected | common

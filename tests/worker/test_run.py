@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models import checkpoint
+from models import checkpoint, classifier
 from worker.jobs import Job, JobState, JobStore, TrainRequest
 from worker.run import run_job
 from worker.settings import Settings
@@ -42,6 +42,10 @@ def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) 
     assert manifest.recipe["lr_g"] == 1e-3
     assert (after.epoch, after.step, after.steps) == (1, 937, 937)
     assert after.d_loss is not None
+    assert manifest.floors == classifier.facts().floors
+    assert list(manifest.metrics) == list(manifest.floors)
+    assert manifest.metrics["fid"] > 20 * manifest.floors["fid"]  # an epoch is not enough
+    assert manifest.classifier_sha256 == classifier.sha256()
     assert after.eta_seconds == 0
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import mnist
 from models.archs import ARCHS
 from worker import training
+from worker.objectives import PENALTIES
 from worker.recipes import RECIPES, Recipe
 from worker.settings import Settings
 
@@ -96,7 +98,7 @@ def test_the_reads_of_a_step_would_be_counted() -> None:
 
 def test_the_steps_of_a_batch_are_those_of_the_recipe(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
-    for name in ("_d_step", "_g_step", "gradient_penalty"):
+    for name in ("_d_step", "_g_step"):
         original = getattr(training, name)
 
         def counted(*args: Any, name: str = name, original: Any = original) -> Any:
@@ -104,11 +106,13 @@ def test_the_steps_of_a_batch_are_those_of_the_recipe(images: torch.Tensor, monk
             return original(*args)
 
         monkeypatch.setattr(training, name, counted)
+    penalties = {name: partial(counted, name=name, original=function) for name, function in PENALTIES.items()}
+    monkeypatch.setattr(training, "PENALTIES", penalties)
     run(short("book", "wgan"), images[:55])
-    assert calls == {"_d_step": 15, "_g_step": 3, "gradient_penalty": 15}  # the partial batch is dropped
+    assert calls == {"_d_step": 15, "_g_step": 3, "gp": 15}  # the partial batch is dropped
     calls.clear()
     run(short("tuned", "wgan"), images[:80])
-    assert calls == {"_d_step": 5, "_g_step": 5, "gradient_penalty": 2}  # at steps 0 and 4
+    assert calls == {"_d_step": 5, "_g_step": 5, "r1": 2}  # at steps 0 and 4
 
 
 def test_the_linear_schedule_ends_at_zero(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +132,30 @@ def test_the_average_is_published_not_the_last_step(images: torch.Tensor) -> Non
     plain, averaged = (run(short("book", "vanilla", 2, ema=ema), images[:160]) for ema in (0.0, 0.9))
     assert all(tensor.equal(averaged.discriminator[key]) for key, tensor in plain.discriminator.items())
     assert not any(tensor.equal(averaged.generator[key]) for key, tensor in plain.generator.items())
+
+
+def test_a_discriminator_in_eval_mode_keeps_its_statistics_of_real_images(images: torch.Tensor) -> None:
+    few, more = (run(short("tuned", "dcgan", lr_d=0.0), images[:count]).discriminator for count in (16, 160))
+    assert few["network.3.running_mean"].abs().sum() > 0
+    assert int(few["network.3.num_batches_tracked"]) == int(more["network.3.num_batches_tracked"]) == 1
+    trained = run(short("book", "dcgan"), images[:160]).discriminator
+    assert int(trained["network.3.num_batches_tracked"]) > 1
+
+
+def test_metrics_are_taken_every_so_many_epochs_without_a_change_to_the_run(images: torch.Tensor) -> None:
+    seen: list[torch.nn.Module] = []
+
+    def measure(G: torch.nn.Module) -> dict[str, float]:
+        assert not G.training
+        seen.append(G)
+        return {"fid": float(len(seen))}
+
+    for recipe in (short("book", "dcgan", 5), short("tuned", "dcgan", 5)):
+        seen.clear()
+        measured = run(recipe, images[:32], measure=measure, measure_every=2)
+        assert [epoch.metrics.get("fid") for epoch in measured.history] == [None, 1.0, None, 2.0, None]
+        plain = run(recipe, images[:32])
+        assert all(tensor.equal(measured.generator[key]) for key, tensor in plain.generator.items())
 
 
 def test_progress_is_told_after_every_step_and_epoch(images: torch.Tensor) -> None:

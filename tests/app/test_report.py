@@ -1,0 +1,34 @@
+from pathlib import Path
+
+from PIL import Image
+
+from app import report
+from models import checkpoint
+from tests.versions import publish
+
+
+def test_the_longest_run_of_each_recipe_is_shown(tmp_path: Path) -> None:
+    publish(tmp_path, "wgan", recipe={"name": "book"}, epochs=3)
+    longest = publish(tmp_path, "wgan", recipe={"name": "book"}, epochs=9)
+    damaged = publish(tmp_path, "wgan", recipe={"name": "book"}, epochs=99)
+    (tmp_path / "wgan" / str(damaged.version) / checkpoint.HISTORY).write_text("")
+    found = report.runs(tmp_path)
+    assert [run.manifest.version for run in found if run.recipe == "book"] == [longest.version]
+    assert {(run.manifest.arch, run.manifest.version) for run in found if run.recipe == "tuned"} == {
+        ("vanilla", 1), ("dcgan", 1), ("wgan", 1),
+    }  # fmt: skip
+
+
+def test_the_report_of_the_shipped_versions(tmp_path: Path) -> None:
+    found = report.runs(tmp_path / "none")
+    written = report.write(found, tmp_path / "report")
+    assert [path.name for path in written] == ["samples.png", "learning.png", "fid.png", "metrics.md"]
+    for path in written[:3]:
+        with Image.open(path) as image:
+            assert image.width > 500
+            assert len(image.convert("L").getcolors(256) or []) > 10  # something is drawn
+    table = written[3].read_text().splitlines()
+    assert len(table) == 2 + len(found) + 1
+    assert all(line.count("|") == table[0].count("|") for line in table)
+    for run, line in zip(found, table[2:], strict=False):
+        assert f"| {run.manifest.arch} | tuned | {run.manifest.epochs} | {run.manifest.metrics['fid']:.3f} |" in line
