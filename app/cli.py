@@ -212,6 +212,10 @@ def train_classifier(
     from models import classifier, metrics, mnist
 
     output = output or classifier.CLASSIFIER
+    if output.suffix != ".safetensors":
+        _fail(f"{output} is to end in .safetensors")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        _fail(f"cannot write to the folder {output.parent}")
     settings = Settings()
     try:
         images, labels = mnist.load(settings.data_dir), mnist.load_labels(settings.data_dir)

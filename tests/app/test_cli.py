@@ -63,6 +63,9 @@ def test_the_name_of_the_file_chooses_the_format(tmp_path: Path) -> None:
         (["generate", "--arch", "vanilla", "-n", "1024", "--columns", "1024", "-o", "a.webp"], "16383"),
         (["samples", "--arch", "wgan", "-o", "a.zip"], ".webp"),
         (["train", "--arch", "wgan", "--epochs", "0"], "greater than or equal to 1"),
+        (["train", "--arch", "wgan", "--measure-every", "0"], "greater than or equal to 1"),
+        (["train-classifier", "-o", "classifier.pt"], ".safetensors"),
+        (["train-classifier", "-o", "no/such/classifier.safetensors"], "no/such"),
         (["worker"], "DIGITS_REDIS_URL"),
     ],
 )
@@ -93,7 +96,8 @@ def test_a_bad_setting_is_named_and_not_shown(tmp_path: Path, name: str, value: 
 
 
 def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> None:
-    result = digits(tmp_path, "train", "--arch", "vanilla", "--recipe", "book", "--epochs", "2", "--seed", "0")
+    chosen = ("--arch", "vanilla", "--recipe", "book", "--epochs", "2", "--seed", "0", "--measure-every", "1")
+    result = digits(tmp_path, "train", *chosen)
     assert result.returncode == 0, result.stderr
     assert "epoch 2/2" in result.stderr
     (version,) = (
@@ -102,10 +106,16 @@ def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> 
     manifest, _ = checkpoint.read_generator(tmp_path / "models" / "vanilla" / str(version))
     assert manifest.epochs == 2
     assert f"published vanilla version {version} after 2 epochs" in result.stdout
+    history = checkpoint.read_history(tmp_path / "models" / "vanilla" / str(version))
+    first, last = (epoch["metrics"] for epoch in history)
+    assert first["fid"] != last["fid"]
+    assert last == manifest.metrics
 
     listed = digits(tmp_path, "models")
     assert "trained" in listed.stdout
     assert "book" in listed.stdout
+    assert f"{manifest.metrics['fid']:.3g}" in listed.stdout
+    assert f"{manifest.floors['fid']:.3g}" in listed.stdout
 
     output = tmp_path / "samples.png"
     shown = digits(tmp_path, "samples", "--arch", "vanilla", "--version", str(version), "-o", str(output))
