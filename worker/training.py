@@ -278,7 +278,10 @@ def _end_epoch(
 
 
 def _on_cpu(network: nn.Module) -> Weights:
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in network.state_dict().items()
+    }
 
 
 @contextmanager

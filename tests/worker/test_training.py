@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -197,3 +198,13 @@ def test_the_global_generator_is_left_as_it_was(images: torch.Tensor) -> None:
     torch.manual_seed(5)
     run(short("book", "vanilla"), images[:16])
     assert torch.rand(1).equal(expected)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_what_was_trained_can_be_saved_and_loaded(arch: str, images: torch.Tensor) -> None:
+    trained = run(short("tuned", arch), images[:16])
+    for weights, network in (
+        (trained.generator, ARCHS[arch].generator()),
+        (trained.discriminator, ARCHS[arch].discriminator(False)),
+    ):
+        network.load_state_dict(safetensors.torch.load(safetensors.torch.save(weights)))
