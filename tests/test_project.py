@@ -136,7 +136,7 @@ def test_every_dependency_is_pinned() -> None:
         *(name for names in project["optional-dependencies"].values() for name in names),
     ]
     assert {re.split(r"[\[<>=~; ]", name)[0].lower() for name in wanted} - {"digits"} <= pinned
-    assert set(project["optional-dependencies"]) == {"dev", "bench"}
+    assert set(project["optional-dependencies"]) == {"dev", "bench", "report"}
 
 
 def test_the_shipped_versions_are_small() -> None:
