@@ -200,7 +200,7 @@ def train_classifier(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .safetensors file. Default: the one in use.")
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, max=100, help="Three minutes on two cores by default.")] = 6,
+    epochs: Annotated[int | None, typer.Option(min=1, max=100, help="Default: 6, two minutes on two cores.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=seeds.MAX_SEED)] = 0,
 ) -> None:
     """Train the digit classifier in whose features generators are measured.
@@ -211,7 +211,7 @@ def train_classifier(
 
     from models import classifier, metrics, mnist
 
-    output = output or classifier.CLASSIFIER
+    output, epochs = output or classifier.CLASSIFIER, epochs or classifier.EPOCHS
     if output.suffix != ".safetensors":
         _fail(f"{output} is to end in .safetensors")
     if not os.access(output.parent, os.W_OK | os.X_OK):

@@ -44,7 +44,7 @@ def step_seconds(arch: str, images: Tensor, steps: int) -> list[float]:
     d_optimizer = Adam(D.parameters(), lr=recipe.lr_d)
     loader = DataLoader(Images(images, shape), batch_size=recipe.batch, shuffle=True, drop_last=True)
     times = [time.perf_counter()]
-    for real in itertools.islice(itertools.cycle(loader), steps):
+    for real in itertools.islice(loader, steps):
         losses = [_d_step(recipe, G, D, d_optimizer, real) for _ in range(recipe.d_steps)]
         losses.append(_g_step(recipe, G, D, g_optimizer))
         times.append(time.perf_counter())

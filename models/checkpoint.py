@@ -91,7 +91,8 @@ class Manifest(Origin):
         An FID in the features of another classifier than the present one cannot be compared.
         """
         comparable = self.classifier_sha256 == classifier.sha256()
-        return -self.metrics["fid"] if comparable else -math.inf, self.epochs, self.version
+        fid = self.metrics.get("fid", math.inf) if comparable else math.inf
+        return -fid, self.epochs, self.version
 
 
 def folders(model_dir: Path) -> dict[tuple[str, int], Path]:

@@ -79,8 +79,8 @@ def train(
     images: Tensor,
     labels: Tensor,
     *,
-    epochs: int = EPOCHS,
-    seed: int = 0,
+    epochs: int,
+    seed: int,
     on_progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Classifier:
     """Train on ``images`` (``[n, 28, 28]`` uint8) and ``labels`` (``[n]`` int64 in 0…9).

@@ -59,9 +59,7 @@ def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     arXiv:1704.00028, before its factor λ.
     """
     mix = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
-    between = torch.lerp(fake, real, mix).requires_grad_()
-    (gradient,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
-    norms: Tensor = gradient.flatten(1).norm(dim=1)
+    norms: Tensor = _gradient(D, torch.lerp(fake, real, mix)).norm(dim=1)
     return (norms - 1).square().mean()
 
 
@@ -70,9 +68,14 @@ def r1_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
 
     Takes ``fake`` only to be called as :func:`gradient_penalty` is.
     """
-    at = real.detach().requires_grad_()
+    return _gradient(D, real).square().sum(dim=1).mean()
+
+
+def _gradient(D: nn.Module, images: Tensor) -> Tensor:
+    """∇D at each image, ``[n, pixels]``, with a graph to the weights of D."""
+    at = images.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(D(at).sum(), at, create_graph=True)
-    return gradient.flatten(1).square().sum(dim=1).mean()
+    return gradient.flatten(1)
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(

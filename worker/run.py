@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -76,15 +77,19 @@ def measuring(recipe: Recipe, data_dir: Path, on_progress: Callable[[], object] 
     Raises:
         mnist.DatasetError: the test images are missing or damaged.
     """
-    real = measures.Real.of(mnist.load(data_dir, mnist.TEST_IMAGES), classifier.load())
-    z = sampling.latents(range(measures.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
+    test_images = mnist.load(data_dir, mnist.TEST_IMAGES)
+
+    @cache  # seconds of work that a run which never measures does without
+    def real() -> measures.Real:
+        return measures.Real.of(test_images, classifier.load())
 
     def measure(G: nn.Module) -> dict[str, float]:
+        z = sampling.latents(range(measures.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
         drawn = []
         for some in z.split(1_000):
             drawn.append(sampling.images(G, some))
             on_progress()
-        return measures.measure(torch.cat(drawn), real)
+        return measures.measure(torch.cat(drawn), real())
 
     return measure
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from models import mnist, sampling
 from models.archs import ARCHS, Arch
@@ -191,13 +191,11 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
     )
 
 
-@torch.no_grad()
 def _average(decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
     """One step of an exponential moving average, of parameters; forgets faster in the first steps."""
     done = int(steps)  # on the CPU: nothing waits
-    now = min(decay, done / (done + _EMA_WARM_UP))
-    for average, weight in zip(averages, weights, strict=True):
-        average.lerp_(weight, 1 - now)
+    update = get_ema_multi_avg_fn(min(decay, done / (done + _EMA_WARM_UP)))
+    update(averages, weights, steps)
 
 
 def _optimizer(network: nn.Module, lr: float, recipe: Recipe, total_steps: int) -> Optimizer:

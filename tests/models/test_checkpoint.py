@@ -179,6 +179,7 @@ def test_the_best_is_the_one_of_least_fid_then_of_most_epochs(tmp_path: Path) ->
     present = classifier.sha256()
     good = publish(tmp_path, metrics={"fid": 8.0}, classifier_sha256=present)
     better = publish(tmp_path, metrics={"fid": 4.0}, classifier_sha256=present)
+    unmeasured = publish(tmp_path, epochs=20, classifier_sha256=present)
     foreign = publish(tmp_path, metrics={"fid": 2.0}, classifier_sha256="of another")
-    ranked = sorted([better, good, again, long, trial, foreign], key=checkpoint.Manifest.preference)
-    assert [m.version for m in ranked] == [m.version for m in (trial, foreign, long, again, good, better)]
+    ranked = sorted([better, good, again, long, trial, unmeasured, foreign], key=checkpoint.Manifest.preference)
+    assert [m.version for m in ranked] == [m.version for m in (trial, foreign, unmeasured, long, again, good, better)]
