@@ -142,6 +142,7 @@ def train(
     chosen = RECIPES[recipe][arch]
     chosen = replace(chosen, epochs=epochs or chosen.epochs)
     seed = seeds.fresh() if seed is None else seed
+    stop = _StopOnInterrupt()  # from here on: some of what follows would swallow a KeyboardInterrupt
     try:
         checkpoint.require_writable(settings.model_dir, arch)
         where = device.resolve(settings.device)
@@ -149,7 +150,6 @@ def train(
         measure = run.measuring(chosen, settings.data_dir)
     except (OSError, ValueError, mnist.DatasetError) as error:
         _fail(str(error))
-    stop = _StopOnInterrupt()
     with _training_bar() as bar:
         task = bar.add_task("training", total=None, epoch="", losses="", speed="")
 
@@ -323,7 +323,7 @@ def models() -> None:
         source = "shipped" if entry.shipped else "trained"
         if entry.generator is None:
             blank = [""] * (len(METRICS) + 3)
-            table.add_row(entry.arch, str(entry.version), *blank, source, f"rejected: {entry.problem}")
+            table.add_row(entry.arch, str(entry.version), *blank, source, "rejected")
             continue
         manifest = entry.generator.manifest
         star = " ★" if generators.get(entry.arch) is entry.generator else ""
@@ -337,11 +337,14 @@ def models() -> None:
             *_figures(manifest.metrics),
             made,
             source,
-            entry.problem or "loaded",
+            "loaded",
         )
     table.add_section()
     table.add_row("real images", "", "", "", *_figures(classifier.facts().floors), "", "", "")
     out.print(table)
+    for entry in generators.entries:  # below: the table has no room for reasons
+        if entry.problem:
+            out.print(f"{entry.arch} version {entry.version} is rejected: {entry.problem}", soft_wrap=True)
 
 
 @cli.command(epilog="Example: `digits report --output docs/report`")
