@@ -61,6 +61,7 @@ class Origin(BaseModel):
     dataset_sha256: str
     device: str
     threads: int
+    bfloat16: bool = False  # were the products of its training in bfloat16, or in float32?
     torch: str
     wall_seconds: float
     created_at: datetime

@@ -15,3 +15,11 @@ def resolve(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise ValueError("DIGITS_DEVICE=cuda, but torch finds no CUDA device here: use auto or cpu")
     return torch.device(name)
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has instructions for it; without them bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))

@@ -12,9 +12,36 @@ arXiv:1511.06434 (DCGAN); Gulrajani et al., arXiv:1704.00028 (WGAN-GP).
 from collections import OrderedDict
 from collections.abc import Callable
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, pad, pixel_shuffle, pixel_unshuffle
 
 Norm = Callable[[int], nn.Module]
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """As torch's, without weights or running statistics, by its layer norm: the same sums, sooner."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return layer_norm(images, images.shape[2:], eps=self.eps)
+
+
+class OneChannelConv2d(nn.Conv2d):
+    """As torch's, of kernel 4, stride 2, padding 1, for images of one channel.
+
+    The pixels of each 2 × 2 square become four channels under a kernel of 2 and stride 1: the same
+    sums, several times as fast, since kernels for one channel are slow.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        return conv2d(pixel_unshuffle(pad(images, (1, 1, 1, 1)), 2), pixel_unshuffle(self.weight, 2))
+
+
+class OneChannelConvTranspose2d(nn.ConvTranspose2d):
+    """As torch's, of kernel 4, stride 2, padding 1, to images of one channel: :class:`OneChannelConv2d` reversed."""
+
+    def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
+        squares = conv_transpose2d(maps, pixel_unshuffle(self.weight, 2))
+        return pixel_shuffle(squares, 2)[:, :, 1:-1, 1:-1]
 
 
 def vanilla_generator() -> nn.Sequential:
@@ -54,7 +81,7 @@ def dcgan_discriminator(sigmoid: bool = True) -> nn.Sequential:
 
 def wgan_generator() -> nn.Sequential:
     """As :func:`dcgan_generator`, with instance normalisation: no image depends on its batch."""
-    return _conv_generator(nn.InstanceNorm2d)
+    return _conv_generator(InstanceNorm2d)
 
 
 def wgan_discriminator(sigmoid: bool = True) -> nn.Sequential:
@@ -62,7 +89,7 @@ def wgan_discriminator(sigmoid: bool = True) -> nn.Sequential:
 
     With ``sigmoid`` its score is in 0…1, without (the paper's critic) unbounded.
     """
-    return _conv_discriminator(nn.InstanceNorm2d, sigmoid)
+    return _conv_discriminator(InstanceNorm2d, sigmoid)
 
 
 def _conv_generator(norm: Norm) -> nn.Sequential:
@@ -76,14 +103,14 @@ def _conv_generator(norm: Norm) -> nn.Sequential:
         nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1, bias=False),  # [n, 32, 14, 14]
         norm(32),
         nn.LeakyReLU(0.2),
-        nn.ConvTranspose2d(32, 1, 4, stride=2, padding=1, bias=False),  # [n, 1, 28, 28]
+        OneChannelConvTranspose2d(32, 1, 4, stride=2, padding=1, bias=False),  # [n, 1, 28, 28]
         nn.Tanh(),
     )
 
 
 def _conv_discriminator(norm: Norm, sigmoid: bool) -> nn.Sequential:
     layers: list[nn.Module] = [
-        nn.Conv2d(1, 32, 4, stride=2, padding=1, bias=False),  # [n, 32, 14, 14]
+        OneChannelConv2d(1, 32, 4, stride=2, padding=1, bias=False),  # [n, 32, 14, 14]
         nn.LeakyReLU(0.2),
         nn.Conv2d(32, 64, 4, stride=2, padding=1, bias=False),  # [n, 64, 7, 7]
         norm(64),

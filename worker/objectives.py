@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, softplus
+
+Network = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def logistic_g_loss(d_fake: Tensor) -> Tensor:
     return softplus(-d_fake).mean()
 
 
-def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(D: Network, real: Tensor, fake: Tensor) -> Tensor:
     """mean((‖∇D(x̂)‖₂ − 1)²) on x̂ drawn uniformly between each real and fake image.
 
     ``real`` and ``fake`` are ``[n, …]`` of one shape, without a graph. Algorithm 1 of
@@ -63,7 +65,7 @@ def gradient_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return (norms - 1).square().mean()
 
 
-def r1_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+def r1_penalty(D: Network, real: Tensor, fake: Tensor) -> Tensor:
     """mean(‖∇D(x)‖²) on real images alone: R₁ of arXiv:1801.04406, before its factor γ/2.
 
     Takes ``fake`` only to be called as :func:`gradient_penalty` is.
@@ -71,7 +73,7 @@ def r1_penalty(D: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     return _gradient(D, real).square().sum(dim=1).mean()
 
 
-def _gradient(D: nn.Module, images: Tensor) -> Tensor:
+def _gradient(D: Network, images: Tensor) -> Tensor:
     """∇D at each image, ``[n, pixels]``, with a graph to the weights of D."""
     at = images.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(D(at).sum(), at, create_graph=True)
@@ -86,6 +88,6 @@ OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     }
 )
 
-PENALTIES: Mapping[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = MappingProxyType(
+PENALTIES: Mapping[str, Callable[[Network, Tensor, Tensor], Tensor]] = MappingProxyType(
     {"gp": gradient_penalty, "r1": r1_penalty}
 )

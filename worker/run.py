@@ -118,6 +118,7 @@ def publish(
         dataset_sha256=mnist.SHA256[mnist.TRAIN_IMAGES],
         device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
+        bfloat16=training.in_bfloat16(arch, where),
         torch=torch.__version__,
         wall_seconds=round(last.seconds, 1),
         created_at=datetime.now(UTC),

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from models import mnist, sampling
 from models.archs import ARCHS, Arch
+from models.device import multiplies_bfloat16
 from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import Recipe
 
@@ -86,20 +87,28 @@ class _Run:
     d_optimizer: Optimizer
     average: AveragedModel | None
     device: torch.device
+    bfloat16: bool  # products in bfloat16; weights, losses and the optimisers' steps stay float32
     d_steps_done: int = 0
 
     def latents(self, count: int) -> Tensor:
         return sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
 
     def fake(self, count: int) -> Tensor:
-        images: Tensor = self.G(self.latents(count))
-        return images
+        return self._through(self.G, self.latents(count))
+
+    def verdict(self, images: Tensor) -> Tensor:
+        return self._through(self.D, images)
 
     def judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         if self.D_sees_batches:
-            return self.D(real), self.D(fake)
-        d_real, d_fake = self.D(torch.cat([real, fake])).split(len(real))
+            return self.verdict(real), self.verdict(fake)
+        d_real, d_fake = self.verdict(torch.cat([real, fake])).split(len(real))
         return d_real, d_fake
+
+    def _through(self, network: nn.Module, batch: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            out: Tensor = network(batch)
+        return out.float()
 
     @property
     def published_generator(self) -> nn.Module:
@@ -155,6 +164,11 @@ def train(
         return trained
 
 
+def in_bfloat16(arch: Arch, device: torch.device) -> bool:
+    """Whether :func:`train` multiplies in bfloat16 there; its weights are float32 all the same."""
+    return arch.bfloat16 and multiplies_bfloat16(device)
+
+
 def _progress(recipe: Recipe, epoch: int, step: int, steps: int, began: float, trained: Trained | None) -> Progress:
     done, seconds = (epoch - 1) * steps + step, time.perf_counter() - began
     return Progress(
@@ -188,6 +202,7 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
         d_optimizer=_optimizer(D, recipe.lr_d, recipe, total_steps * recipe.d_steps),
         average=averaged,
         device=device,
+        bfloat16=in_bfloat16(arch, device),
     )
 
 
@@ -223,7 +238,7 @@ def _d_step(run: _Run, real: Tensor) -> Tensor:
     d_real, d_fake = run.judge(real, fake)
     loss = OBJECTIVES[recipe.objective].d_loss(d_real, d_fake)
     if recipe.penalty_weight and run.d_steps_done % recipe.penalty_every == 0:
-        penalty = PENALTIES[recipe.penalty](run.D, real, fake)
+        penalty = PENALTIES[recipe.penalty](run.verdict, real, fake)
         loss = loss + recipe.penalty_weight * recipe.penalty_every * penalty
     run.d_steps_done += 1
     run.d_optimizer.zero_grad()
@@ -234,7 +249,7 @@ def _d_step(run: _Run, real: Tensor) -> Tensor:
 
 def _g_step(run: _Run, count: int) -> Tensor:
     run.D.requires_grad_(False)  # D only judges: no gradients for its weights
-    loss = OBJECTIVES[run.recipe.objective].g_loss(run.D(run.fake(count)))
+    loss = OBJECTIVES[run.recipe.objective].g_loss(run.verdict(run.fake(count)))
     run.g_optimizer.zero_grad()
     loss.backward()
     run.g_optimizer.step()

@@ -1,11 +1,13 @@
 """The six networks against their listing: every layer's type, sizes and options."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from models import networks
 from models.archs import ARCHS
 
 Listing = list[tuple[str, type[nn.Module], dict[str, Any]]]
@@ -85,7 +87,7 @@ def check(network: nn.Module, listing: Listing) -> None:
     leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
     assert [name for name, _ in leaves] == [name for name, _, _ in listing]
     for (name, module), (_, kind, options) in zip(leaves, listing, strict=True):
-        assert type(module) is kind, name
+        assert isinstance(module, kind), name
         for option, value in options.items():
             assert getattr(module, option) == value, (name, option)
         if isinstance(module, nn.Linear) and "bias" not in options:
@@ -125,3 +127,33 @@ def test_networks_fit_together(arch: Any) -> None:
     drawn = arch.generator()(torch.zeros(3, *arch.latent_shape))
     assert drawn.shape == (3, *arch.image_shape)
     assert arch.discriminator(True)(drawn).numel() == 3
+
+
+LAYERS = [
+    pytest.param(networks.InstanceNorm2d(32), (5, 32, 7, 7), id="norm"),
+    pytest.param(networks.OneChannelConv2d(1, 32, 4, stride=2, padding=1, bias=False), (5, 1, 28, 28), id="conv"),
+    pytest.param(
+        networks.OneChannelConvTranspose2d(32, 1, 4, stride=2, padding=1, bias=False), (5, 32, 14, 14), id="transpose"
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS)
+def test_a_faster_layer_computes_what_torchs_own_does(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    """Its output, its gradients, and theirs: a gradient penalty needs the second."""
+    layer = copy.deepcopy(layer).double()
+    (parent,) = type(layer).__bases__
+    assert parent.__module__.startswith("torch.")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+    wrt = [images, *layer.parameters()]
+    found = []
+    for kind in (type(layer), parent):  # the same weights
+        layer.__class__ = kind
+        out = layer(images)
+        first = torch.autograd.grad(out.pow(3).sum(), wrt, create_graph=True)
+        second = torch.autograd.grad(torch.cat([gradient.flatten() for gradient in first]).pow(2).sum(), wrt)
+        found.append([out, *first, *second])
+    for ours, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, torchs)
+        assert ours.abs().max() > 0

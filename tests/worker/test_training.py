@@ -208,3 +208,20 @@ def test_what_was_trained_can_be_saved_and_loaded(arch: str, images: torch.Tenso
         (trained.discriminator, ARCHS[arch].discriminator(False)),
     ):
         network.load_state_dict(safetensors.torch.load(safetensors.torch.save(weights)))
+
+
+@pytest.mark.parametrize(("name", "arch"), [row for row in ROWS if ARCHS[row.values[1]].bfloat16])  # type: ignore[index]
+def test_bfloat16_changes_the_rounding_of_a_run_and_nothing_else(
+    name: str, arch: str, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    for has_it in (False, True):
+        monkeypatch.setattr(training, "multiplies_bfloat16", lambda device, has_it=has_it: has_it)
+        runs.append(run(short(name, arch), images[:48]))
+    exact, rounded = runs
+    assert all(
+        tensor.dtype != torch.bfloat16 for tensor in (*rounded.generator.values(), *rounded.discriminator.values())
+    )
+    assert exact.history[0].d_loss != rounded.history[0].d_loss
+    assert rounded.history[0].d_loss == pytest.approx(exact.history[0].d_loss, rel=0.05)
+    assert rounded.history[0].g_loss == pytest.approx(exact.history[0].g_loss, rel=0.05)
