@@ -18,6 +18,7 @@ matplotlib.use("Agg")  # no window
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from app.rendering import grid
 from models import checkpoint, classifier
@@ -126,6 +127,9 @@ def fid(found: list[Run]) -> Figure:
                 axes.plot(seconds, [epoch["metrics"]["fid"] for epoch in measured], marker=".", label=run.recipe)
         axes.axhline(floor, linestyle=":", color="gray", label="real images")
         axes.set(title=arch, xscale="log", yscale="log", xlabel="seconds of training", ylabel="FID")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=8)
     return figure
 

@@ -13,10 +13,12 @@ import errno
 import hashlib
 import io
 import json
+import lzma
 import math
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -168,7 +170,7 @@ def read_samples(folder: Path) -> Tensor:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return torch.from_numpy(archive["images"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
 
 
@@ -214,12 +216,10 @@ def publish(
     Raises:
         OSError: the directory cannot be written; nothing of the version is left then.
     """
-    archive = io.BytesIO()
-    np.savez_compressed(archive, images=samples.numpy())
     content = {
         GENERATOR: safetensors.torch.save(dict(generator)),
         DISCRIMINATOR: safetensors.torch.save(dict(discriminator)),
-        SAMPLES: archive.getvalue(),
+        SAMPLES: _archive(samples),
         HISTORY: "".join(json.dumps(line) + "\n" for line in history).encode(),
     }
     sums = {name: FileSum(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in content.items()}
@@ -242,6 +242,14 @@ def publish(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _archive(samples: Tensor) -> bytes:
+    """As ``np.savez_compressed``, an eighth smaller: the same digit an epoch later is too far off for deflate."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as members, members.open("images.npy", "w") as images:
+        np.lib.format.write_array(images, samples.numpy(), allow_pickle=False)
+    return archive.getvalue()
 
 
 def _numbers(arch_dir: Path) -> list[int]:

@@ -45,7 +45,7 @@ _ROWS = (
     Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, "gp",   10.0, 1, 0.0,    64, 100),
     Recipe("tuned", "vanilla", "logistic",    1e-3, 1e-3, (0.0, 0.99), "linear",   "normal",  False, 1,      True,  "r1",   1.0,  4, 0.999,  16, 20),
     Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "normal",  False, 1,      True,  "r1",   0.5,  4, 0.9995, 32, 16),
-    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "normal",  False, 1,      False, "r1",   0.5,  4, 0.9995, 32, 14),
+    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "normal",  False, 1,      False, "r1",   2.0,  4, 0.9995, 32, 14),
 )
 # fmt: on
 
