@@ -170,7 +170,7 @@ def read_samples(folder: Path) -> Tensor:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return torch.from_numpy(archive["images"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, lzma.LZMAError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
 
 

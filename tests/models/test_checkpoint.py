@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 import threading
@@ -103,6 +104,17 @@ def test_a_missing_file_is_rejected(tmp_path: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(InvalidVersionError, match=name):
         checkpoint.read_generator(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"neither"])
+def test_samples_that_are_no_archive_are_rejected(tmp_path: Path, content: bytes) -> None:
+    folder = folder_of(tmp_path, publish(tmp_path))
+    (folder / checkpoint.SAMPLES).write_bytes(content)
+    files = json.loads((folder / checkpoint.MANIFEST).read_text())["files"]
+    files[checkpoint.SAMPLES] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    rewrite_manifest(folder, files=files)
+    with pytest.raises(InvalidVersionError, match="cannot be read"):
+        checkpoint.read_samples(folder)
 
 
 @pytest.mark.parametrize(
