@@ -185,7 +185,8 @@ def train(
             _fail(str(error))
     if trained is None:
         _fail("stopped before the first epoch was finished: nothing is published", code=130)
-    err.print(f"measuring {metrics.IMAGES:,} images")
+    if not trained.history[-1].metrics:
+        err.print(f"measuring {metrics.IMAGES:,} images")
     figures = run.final_metrics(trained, chosen, measure)
     try:
         manifest = run.publish(trained, chosen, seed=seed, where=where, model_dir=settings.model_dir, metrics=figures)

@@ -6,16 +6,35 @@ batches of one fixed shape, since a matrix product may round differently for ano
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 BATCH = 16  # images a forward pass; smaller requests are padded
 
-LATENTS: Mapping[str, Callable[..., Tensor]] = {
-    "uniform": lambda *shape, **where: torch.rand(*shape, **where).mul_(2).sub_(1),  # −1…1
-    "normal": torch.randn,
-}
+_CATEGORIES = 32  # at most: no more than half of the latents
+_CATEGORY_SIZE = 6.0  # beside noise of 1
+
+
+def uniform(*shape: int, **where: Any) -> Tensor:
+    """``[n, size, …]`` in −1…1."""
+    return torch.rand(*shape, **where).mul_(2).sub_(1)
+
+
+def mixture(*shape: int, **where: Any) -> Tensor:
+    """``[n, size, …]``: one of 32 categories (of ``size // 2`` if that is less), one-hot, then normal noise.
+
+    A generator is continuous: where all latents hang together it draws what lies between two digits, too.
+    After InfoGAN's categorical codes (arXiv:1606.03657), without its loss; see also arXiv:1806.00880.
+    """
+    z = torch.randn(*shape, **where)
+    codes = z[:, : min(_CATEGORIES, shape[1] // 2)]
+    codes.copy_(codes == codes.amax(dim=1, keepdim=True)).mul_(_CATEGORY_SIZE)  # the largest of its own noise
+    return z
+
+
+LATENTS: Mapping[str, Callable[..., Tensor]] = {"uniform": uniform, "normal": torch.randn, "mixture": mixture}
 
 
 def latents(seeds: Sequence[int], shape: tuple[int, ...], distribution: str) -> Tensor:
@@ -26,7 +45,7 @@ def latents(seeds: Sequence[int], shape: tuple[int, ...], distribution: str) -> 
     """
     draw = LATENTS[distribution]
     source = torch.Generator()
-    return torch.stack([draw(*shape, generator=source.manual_seed(seed)) for seed in seeds])
+    return torch.cat([draw(1, *shape, generator=source.manual_seed(seed)) for seed in seeds])
 
 
 @torch.inference_mode()

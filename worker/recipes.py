@@ -2,8 +2,8 @@
 
 ``book`` is the reference, as in chapter 17 of Raschka, Liu and Mirjalili (2022): Adam with
 torch's default betas, uniform latents, 100 epochs, a critic that ends in a Sigmoid. ``tuned``
-gives recognisable digits in minutes: an averaged generator, a falling learning rate, and the
-unbounded critic of arXiv:1704.00028. Must not import torch: the API and the queue read this table.
+gives recognisable digits in minutes: latents from a mixture, an averaged generator, a falling learning rate, R₁,
+and the unbounded critic of arXiv:1704.00028. Must not import torch: the API and the queue read this table.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Recipe:
     penalty: str  # a row of worker.objectives.PENALTIES
     penalty_weight: float  # 0: none
     penalty_every: int  # it is taken every so many discriminator steps, times this number
-    ema: float  # decay a step of the published average of G; 0: G itself is published
+    ema: float  # the last share of the steps over which the published G is averaged; 0: G itself is published
     batch: int
     epochs: int  # unless the run names another number
 
@@ -40,12 +40,12 @@ _BOOK = (0.9, 0.999)
 # fmt: off
 _ROWS = (
     #      name     arch       objective      lr_g  lr_d  betas        schedule    latents   sigmoid d_steps d_eval penalty weight every ema  batch epochs
-    Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,    64, 100),
-    Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,    64, 100),
-    Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, "gp",   10.0, 1, 0.0,    64, 100),
-    Recipe("tuned", "vanilla", "logistic",    1e-3, 1e-3, (0.0, 0.99), "linear",   "normal",  False, 1,      True,  "r1",   1.0,  4, 0.999,  16, 20),
-    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "normal",  False, 1,      True,  "r1",   0.5,  4, 0.9995, 32, 16),
-    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "normal",  False, 1,      False, "r1",   2.0,  4, 0.9995, 32, 14),
+    Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,  64, 100),
+    Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,  64, 100),
+    Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, "gp",   10.0, 1, 0.0,  64, 100),
+    Recipe("tuned", "vanilla", "logistic",    1e-3, 1e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      True,  "r1",   1.0,  4, 0.1,  16, 20),
+    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "mixture", False, 1,      True,  "r1",   0.5,  4, 0.1,  32, 16),
+    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      False, "r1",   2.0,  4, 0.1,  32, 14),
 )
 # fmt: on
 

@@ -28,9 +28,6 @@ Measure = Callable[[nn.Module], Mapping[str, float]]  # a generator in eval mode
 
 SAMPLES = 64  # images of the same latents, drawn after every epoch
 
-# After n steps the average keeps at most n / (n + this) a step, or it would long resemble the initial weights:
-# it spans the last 1 %, and a decay of 0.9995 is reached after 200,000 steps only.
-_EMA_WARM_UP = 100
 _STATISTICS_BATCH, _STATISTICS_BATCHES = 250, 20  # fake images for the batch statistics of an average
 _CALIBRATION = 1_024  # real images for the statistics of a discriminator that keeps them
 
@@ -208,11 +205,13 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
     )
 
 
-def _average(decay: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-    """One step of an exponential moving average, of parameters; forgets faster in the first steps."""
+def _average(share: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+    """One step of a moving average of parameters that always spans the last ``share`` of the steps.
+
+    A fixed decay would long resemble the initial weights, or forget too soon: arXiv:2312.02696, section 3.1.
+    """
     done = int(steps)  # on the CPU: nothing waits
-    update = get_ema_multi_avg_fn(min(decay, done / (done + _EMA_WARM_UP)))
-    update(averages, weights, steps)
+    get_ema_multi_avg_fn(done / (done + 1 / share))(averages, weights, steps)
 
 
 def _optimizer(network: nn.Module, lr: float, recipe: Recipe, total_steps: int) -> Optimizer:

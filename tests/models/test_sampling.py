@@ -55,6 +55,17 @@ def test_normal_latents_have_unit_variance() -> None:
     assert sampling.latents(range(1000), (20,), "normal").std().item() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize(("shape", "categories"), [((20,), 10), ((100, 1, 1), 32)])
+def test_mixture_latents_are_a_category_and_noise(shape: tuple[int, ...], categories: int) -> None:
+    codes, noise = sampling.latents(range(4000), shape, "mixture").flatten(1).tensor_split([categories], dim=1)
+    assert ((codes > 0).sum(dim=1) == 1).all()
+    assert codes.unique().tolist() == [0, codes.max()]
+    assert noise.mean().item() == pytest.approx(0, abs=0.02)
+    assert noise.std().item() == pytest.approx(1, abs=0.02)
+    expected = 4000 / categories
+    assert (codes > 0).sum(dim=0).sub(expected).abs().max() < 5 * expected**0.5
+
+
 def test_the_largest_seed_and_its_followers_differ() -> None:
     z = sampling.latents([seeds.MAX_SEED, seeds.MAX_SEED + 1, seeds.MAX_SEED + 1023, 0], (20,), "uniform")
     assert len({tuple(row.tolist()) for row in z}) == 4

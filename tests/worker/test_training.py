@@ -135,6 +135,14 @@ def test_the_average_is_published_not_the_last_step(images: torch.Tensor) -> Non
     assert not any(tensor.equal(averaged.generator[key]) for key, tensor in plain.generator.items())
 
 
+def test_the_average_spans_the_same_share_of_however_many_steps() -> None:
+    average = [torch.zeros(1)]
+    for step in range(1, 2001):
+        training._average(0.1, average, [torch.full((1,), float(step))], torch.tensor(step))
+        if step in (200, 2000):  # weights that grow with the tenth power: their mean lies at 10/11
+            assert average[0].item() == pytest.approx(step * 10 / 11, rel=0.01)
+
+
 def test_a_discriminator_in_eval_mode_keeps_its_statistics_of_real_images(images: torch.Tensor) -> None:
     few, more = (run(short("tuned", "dcgan", lr_d=0.0), images[:count]).discriminator for count in (16, 160))
     assert few["network.3.running_mean"].abs().sum() > 0
