@@ -20,19 +20,33 @@ from worker.recipes import RECIPES, Recipe
 
 
 class Images(Dataset[Tensor]):
-    """MNIST as a data set of pictures, each converted when it is asked for."""
+    """MNIST as a data set of pictures, each converted when it is asked for.
+
+    The conversions are those of torchvision's ``MNIST`` with ``ToTensor`` and ``Normalize``, one after the
+    other, as the reference notebooks have them.
+    """
 
     def __init__(self, images: Tensor, shape: tuple[int, ...]) -> None:
-        self.images = images.numpy()
+        self.images = images
         self.shape = shape
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        picture = Image.fromarray(self.images[index])
-        pixels = torch.from_numpy(np.array(picture, dtype=np.float32)).div(255)
-        return pixels.sub(0.5).div(0.5).view(self.shape)
+        return _normalised(_as_tensor(Image.fromarray(self.images[index].numpy()))).view(self.shape)
+
+
+def _as_tensor(picture: Image.Image) -> Tensor:
+    """A grey picture → ``[1, height, width]`` in 0…1."""
+    values = torch.from_numpy(np.array(picture, copy=True)).view(picture.height, picture.width, 1)
+    return values.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    """0…1 → −1…1, by a mean and a deviation for each channel."""
+    mean, deviation = (torch.as_tensor([0.5], dtype=pixels.dtype).view(-1, 1, 1) for _ in range(2))
+    return pixels.clone().sub_(mean).div_(deviation)
 
 
 def step_seconds(arch: str, images: Tensor, steps: int) -> list[float]:
