@@ -245,10 +245,10 @@ def publish(
 
 
 def _archive(samples: Tensor) -> bytes:
-    """As ``np.savez_compressed``, an eighth smaller: the same digit an epoch later is too far off for deflate."""
+    """As ``np.savez_compressed``, a quarter smaller: by LZMA, and each pixel of all epochs in a row."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as members, members.open("images.npy", "w") as images:
-        np.lib.format.write_array(images, samples.numpy(), allow_pickle=False)
+        np.lib.format.write_array(images, np.asfortranarray(samples.numpy()), allow_pickle=False)
     return archive.getvalue()
 
 
