@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-import torch
 from torch import nn
 
 from models.networks import (
@@ -30,15 +29,14 @@ class Arch:
     discriminator: Callable[[bool], nn.Sequential]  # takes: end in a Sigmoid?
     latent_shape: tuple[int, ...]  # what the generator takes
     image_shape: tuple[int, ...]  # what the generator gives and the discriminator takes
-    memory_format: torch.memory_format  # the faster one for training: see docs/measurements.md
     bfloat16: bool  # does training gain by it where the hardware multiplies it? see there too
 
 
 # fmt: off
 _ROWS = (
-    Arch("vanilla", vanilla_generator, vanilla_discriminator, ( 20,),      (784,),      torch.contiguous_format, False),
-    Arch("dcgan",   dcgan_generator,   dcgan_discriminator,   (100, 1, 1), (1, 28, 28), torch.channels_last,     True),
-    Arch("wgan",    wgan_generator,    wgan_discriminator,    (100, 1, 1), (1, 28, 28), torch.contiguous_format, True),
+    Arch("vanilla", vanilla_generator, vanilla_discriminator, ( 20,),      (784,),      False),
+    Arch("dcgan",   dcgan_generator,   dcgan_discriminator,   (100, 1, 1), (1, 28, 28), True),
+    Arch("wgan",    wgan_generator,    wgan_discriminator,    (100, 1, 1), (1, 28, 28), True),
 )
 # fmt: on
 

@@ -12,17 +12,44 @@ arXiv:1511.06434 (DCGAN); Gulrajani et al., arXiv:1704.00028 (WGAN-GP).
 from collections import OrderedDict
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, layer_norm, pad, pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import conv2d, conv_transpose2d, pad, pixel_shuffle, pixel_unshuffle
 
 Norm = Callable[[int], nn.Module]
 
 
-class InstanceNorm2d(nn.InstanceNorm2d):
-    """As torch's, without weights or running statistics, by its layer norm: the same sums, sooner."""
+class Tanh(nn.Tanh):
+    """As torch's, by the sigmoid, of which torch has the faster one: 2σ(2x) − 1."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        return layer_norm(images, images.shape[2:], eps=self.eps)
+    def forward(self, values: Tensor) -> Tensor:
+        return _widened(values).mul(2).sigmoid().mul(2).sub(1)
+
+
+class Dropout(nn.Dropout):
+    """As torch's of one half, whose draws take three times as long."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * torch.empty_like(values).random_(2).mul_(2) if self.training else values
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """As torch's, without weights or running statistics: the same sums, sooner where channels come last."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = _widened(maps)
+        deviations = maps - maps.mean(dim=(2, 3), keepdim=True)
+        return deviations * (deviations.square().mean(dim=(2, 3), keepdim=True) + self.eps).rsqrt()
+
+
+class WholeImageConv2d(nn.Conv2d):
+    """As torch's, of one kernel that covers the whole image: a sum of products."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return (maps * self.weight).sum(dim=(1, 2, 3), keepdim=True)
 
 
 class OneChannelConv2d(nn.Conv2d):
@@ -44,6 +71,11 @@ class OneChannelConvTranspose2d(nn.ConvTranspose2d):
         return pixel_shuffle(squares, 2)[:, :, 1:-1, 1:-1]
 
 
+def _widened(values: Tensor) -> Tensor:
+    """bfloat16 → float32; anything wider as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def vanilla_generator() -> nn.Sequential:
     """Latents ``[n, 20]`` → flat images ``[n, 784]`` in −1…1."""
     return nn.Sequential(
@@ -51,7 +83,7 @@ def vanilla_generator() -> nn.Sequential:
             fc_g0=nn.Linear(20, 100),
             relu_g0=nn.LeakyReLU(0.01),
             fc_g1=nn.Linear(100, 784),
-            tanh_g=nn.Tanh(),
+            tanh_g=Tanh(),
         )
     )
 
@@ -61,7 +93,7 @@ def vanilla_discriminator(sigmoid: bool = True) -> nn.Sequential:
     layers = OrderedDict[str, nn.Module](
         fc_d0=nn.Linear(784, 100, bias=False),
         relu_d0=nn.LeakyReLU(0.01),
-        dropout=nn.Dropout(0.5),
+        dropout=Dropout(),
         fc_d1=nn.Linear(100, 1),
     )
     if sigmoid:
@@ -104,7 +136,7 @@ def _conv_generator(norm: Norm) -> nn.Sequential:
         norm(32),
         nn.LeakyReLU(0.2),
         OneChannelConvTranspose2d(32, 1, 4, stride=2, padding=1, bias=False),  # [n, 1, 28, 28]
-        nn.Tanh(),
+        Tanh(),
     )
 
 
@@ -118,7 +150,7 @@ def _conv_discriminator(norm: Norm, sigmoid: bool) -> nn.Sequential:
         nn.Conv2d(64, 128, 3, stride=2, padding=1, bias=False),  # [n, 128, 4, 4]
         norm(128),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(128, 1, 4, bias=False),  # [n, 1, 1, 1]
+        WholeImageConv2d(128, 1, 4, bias=False),  # [n, 1, 1, 1]
     ]
     if sigmoid:
         layers.append(nn.Sigmoid())

@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from models import mnist, sampling
 from models.archs import ARCHS, Arch
 from models.device import multiplies_bfloat16
+from worker.cuda_graphs import Recorded, TrainStep
 from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import Recipe
 
@@ -84,10 +85,10 @@ class _Run:
     D_sees_batches: bool  # its verdict on an image depends on the others: real and fake ones go apart
     g_optimizer: Optimizer
     d_optimizer: Optimizer
+    schedules: list[LambdaLR]
     average: AveragedModel | None
     device: torch.device
     bfloat16: bool  # products in bfloat16; weights, losses and the optimisers' steps stay float32
-    d_steps_done: int = 0
 
     def latents(self, count: int) -> Tensor:
         return sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
@@ -142,6 +143,9 @@ def train(
     with _seeded(seed, device):
         images = images.to(device)
         run = _start(recipe, images, steps * recipe.epochs, device)
+        train_step: TrainStep = partial(_train_step, run)
+        if device.type == "cuda":
+            train_step = Recorded(train_step, phases=recipe.penalty_every)
         fixed = sampling.latents(range(SAMPLES), run.arch.latent_shape, recipe.latents)
         trained: Trained | None = None
         began = time.perf_counter()
@@ -151,7 +155,8 @@ def train(
             for step, real in enumerate(mnist.batches(images, recipe.batch), start=1):
                 if should_stop():
                     return trained
-                sums += _train_step(run, real)
+                sums += train_step((epoch - 1) * steps + step - 1, real)
+                _settle(run)
                 on_progress(_progress(recipe, epoch, step, steps, began, trained))
             trained = _end_epoch(run, fixed, trained, epoch, sums / steps, steps, began, epoch_began)
             if measure and measure_every and epoch % measure_every == 0:
@@ -185,21 +190,27 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
     arch = ARCHS[recipe.arch]
     G, D = arch.generator(), arch.discriminator(recipe.sigmoid)
     for network in (G, D):
-        network.to(device, memory_format=arch.memory_format)  # type: ignore[call-overload]
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster one
     if recipe.d_eval:
         some = mnist.scaled(images[torch.randperm(len(images), device=device)[:_CALIBRATION]])
         update_bn([some.view(-1, *arch.image_shape)], D)
         D.eval()
-    averaged = AveragedModel(G, multi_avg_fn=partial(_average, recipe.ema)) if recipe.ema else None
+    g_optimizer = _optimizer(G, recipe.lr_g, recipe.betas, device)
+    d_optimizer = _optimizer(D, recipe.lr_d, recipe.betas, device)
     return _Run(
         arch=arch,
         recipe=recipe,
         G=G,
         D=D,
         D_sees_batches=D.training and any(isinstance(module, nn.BatchNorm2d) for module in D.modules()),
-        g_optimizer=_optimizer(G, recipe.lr_g, recipe, total_steps),
-        d_optimizer=_optimizer(D, recipe.lr_d, recipe, total_steps * recipe.d_steps),
-        average=averaged,
+        g_optimizer=g_optimizer,
+        d_optimizer=d_optimizer,
+        schedules=[
+            LambdaLR(optimizer, lambda step: 1 - step / total_steps)
+            for optimizer in (g_optimizer, d_optimizer)
+            if recipe.schedule == "linear"
+        ],
+        average=AveragedModel(G, multi_avg_fn=partial(_average, recipe.ema)) if recipe.ema else None,
         device=device,
         bfloat16=in_bfloat16(arch, device),
     )
@@ -214,34 +225,32 @@ def _average(share: float, averages: list[Tensor], weights: list[Tensor], steps:
     get_ema_multi_avg_fn(done / (done + 1 / share))(averages, weights, steps)
 
 
-def _optimizer(network: nn.Module, lr: float, recipe: Recipe, total_steps: int) -> Optimizer:
-    optimizer = Adam(network.parameters(), lr=lr, betas=recipe.betas, fused=True)
-    if recipe.schedule == "linear":
-        schedule = LambdaLR(optimizer, lambda step: 1 - step / total_steps)
-        optimizer.register_step_post_hook(lambda *_: schedule.step())
-    return optimizer
+def _optimizer(network: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> Optimizer:
+    graphs = device.type == "cuda"  # which keep a number as it was, but read a tensor anew
+    rate = torch.tensor(lr, device=device) if graphs else lr
+    return Adam(network.parameters(), lr=rate, betas=betas, fused=True, capturable=graphs)
 
 
-def _train_step(run: _Run, real: Tensor) -> Tensor:
-    """The discriminator's steps on one batch, then one of the generator.
+def _train_step(run: _Run, number: int, real: Tensor) -> Tensor:
+    """The discriminator's steps on one batch, then one of the generator; ``number`` counts from 0.
 
     Returns ``[4]``: d_loss, mean D(real), mean D(fake), g_loss, on the device, not yet read.
     """
     real = real.view(-1, *run.arch.image_shape)
-    d_means = torch.stack([_d_step(run, real) for _ in range(run.recipe.d_steps)]).mean(dim=0)
+    d_steps = run.recipe.d_steps
+    d_means = torch.stack([_d_step(run, number * d_steps + i, real) for i in range(d_steps)]).mean(dim=0)
     return torch.cat([d_means, _g_step(run, len(real)).view(1)])
 
 
-def _d_step(run: _Run, real: Tensor) -> Tensor:
+def _d_step(run: _Run, number: int, real: Tensor) -> Tensor:
     recipe = run.recipe
     with torch.no_grad():  # G learns nothing here: no graph through it
         fake = run.fake(len(real))
     d_real, d_fake = run.judge(real, fake)
     loss = OBJECTIVES[recipe.objective].d_loss(d_real, d_fake)
-    if recipe.penalty_weight and run.d_steps_done % recipe.penalty_every == 0:
+    if recipe.penalty_weight and number % recipe.penalty_every == 0:
         penalty = PENALTIES[recipe.penalty](run.verdict, real, fake)
         loss = loss + recipe.penalty_weight * recipe.penalty_every * penalty
-    run.d_steps_done += 1
     run.d_optimizer.zero_grad()
     loss.backward()
     run.d_optimizer.step()
@@ -255,9 +264,15 @@ def _g_step(run: _Run, count: int) -> Tensor:
     loss.backward()
     run.g_optimizer.step()
     run.D.requires_grad_(True)
+    return loss.detach()
+
+
+def _settle(run: _Run) -> None:
+    """What follows a step and depends on how many there were: the average, the learning rates."""
     if run.average is not None:
         run.average.update_parameters(run.G)
-    return loss.detach()
+    for schedule in run.schedules:
+        schedule.step()
 
 
 def _end_epoch(

@@ -130,7 +130,9 @@ def test_networks_fit_together(arch: Any) -> None:
 
 
 LAYERS = [
+    pytest.param(networks.Tanh(), (5, 784), id="tanh"),
     pytest.param(networks.InstanceNorm2d(32), (5, 32, 7, 7), id="norm"),
+    pytest.param(networks.WholeImageConv2d(128, 1, 4, bias=False), (5, 128, 4, 4), id="whole"),
     pytest.param(networks.OneChannelConv2d(1, 32, 4, stride=2, padding=1, bias=False), (5, 1, 28, 28), id="conv"),
     pytest.param(
         networks.OneChannelConvTranspose2d(32, 1, 4, stride=2, padding=1, bias=False), (5, 32, 14, 14), id="transpose"
@@ -157,3 +159,13 @@ def test_a_faster_layer_computes_what_torchs_own_does(layer: nn.Module, shape: t
     for ours, torchs in zip(*found, strict=True):
         torch.testing.assert_close(ours, torchs)
         assert ours.abs().max() > 0
+
+
+def test_dropout_keeps_a_half_and_doubles_it() -> None:
+    dropout = networks.Dropout()
+    torch.manual_seed(0)
+    kept = dropout(torch.full((200, 100), 3.0))
+    assert kept.unique().tolist() == [0, 6]
+    assert kept.mean().item() == pytest.approx(3, abs=0.1)  # 4 σ: 0.085
+    assert not kept.equal(dropout(torch.full((200, 100), 3.0)))
+    assert dropout.eval()(kept).equal(kept)
