@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 BATCH = 16  # images a forward pass; smaller requests are padded
 
+_CONTRAST = 1.03  # of a drawn image: tanh comes near its ends, and ink of real digits is at them
+
 _CATEGORIES = 32  # at most: no more than half of the latents
 _CATEGORY_SIZE = 6.0  # beside noise of 1
 
@@ -26,11 +28,14 @@ def mixture(*shape: int, **where: Any) -> Tensor:
     """``[n, size, …]``: one of 32 categories (of ``size // 2`` if that is less), one-hot, then normal noise.
 
     A generator is continuous: where all latents hang together it draws what lies between two digits, too.
+    The first category is drawn, the next ones follow in order: every batch has all of them equally often.
     After InfoGAN's categorical codes (arXiv:1606.03657), without its loss; see also arXiv:1806.00880.
     """
     z = torch.randn(*shape, **where)
-    codes = z[:, : min(_CATEGORIES, shape[1] // 2)]
-    codes.copy_(codes == codes.amax(dim=1, keepdim=True)).mul_(_CATEGORY_SIZE)  # the largest of its own noise
+    count = min(_CATEGORIES, shape[1] // 2)
+    chosen = torch.randint(count, (1,), **where) + torch.arange(shape[0], device=z.device)
+    codes = (chosen % count).unsqueeze(1) == torch.arange(count, device=z.device)
+    z[:, :count] = codes.view(shape[0], count, *[1] * (len(shape) - 2)) * _CATEGORY_SIZE
     return z
 
 
@@ -62,5 +67,5 @@ def images(G: nn.Module, z: Tensor) -> Tensor:
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """−1…1 → 0…255, rounded to the nearest grey level."""
-    return pixels.add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    """−1…1 → 0…255, rounded to the nearest grey level; the last 3 % at each end are all black or white."""
+    return pixels.mul(127.5 * _CONTRAST).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -33,8 +33,8 @@ def test_images_are_uint8_of_the_mnist_size() -> None:
 
 
 def test_grey_levels_are_rounded_and_kept_in_range() -> None:
-    pixels = torch.tensor([-1.0, 1.0, 0.0, -1.1, 1.1, 2 / 255 - 1])
-    assert sampling.to_uint8(pixels).tolist() == [0, 255, 128, 0, 255, 1]
+    pixels = torch.tensor([-1.0, 1.0, 0.0, -1.1, 1.1, -0.98, 0.98, 0.5, -0.5])
+    assert sampling.to_uint8(pixels).tolist() == [0, 255, 128, 0, 255, 0, 255, 193, 62]
 
 
 @pytest.mark.parametrize("distribution", sampling.LATENTS)
@@ -64,6 +64,15 @@ def test_mixture_latents_are_a_category_and_noise(shape: tuple[int, ...], catego
     assert noise.std().item() == pytest.approx(1, abs=0.02)
     expected = 4000 / categories
     assert (codes > 0).sum(dim=0).sub(expected).abs().max() < 5 * expected**0.5
+
+
+def test_a_batch_of_mixture_latents_has_every_category() -> None:
+    starts = set()
+    for _ in range(20):
+        codes = sampling.mixture(64, 100, 1, 1)[:, :32, 0, 0]
+        assert (codes > 0).sum(dim=0).tolist() == [2] * 32
+        starts.add(int(codes[0].argmax()))
+    assert len(starts) > 5
 
 
 def test_the_largest_seed_and_its_followers_differ() -> None:
