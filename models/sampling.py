@@ -28,14 +28,11 @@ def mixture(*shape: int, **where: Any) -> Tensor:
     """``[n, size, …]``: one of 32 categories (of ``size // 2`` if that is less), one-hot, then normal noise.
 
     A generator is continuous: where all latents hang together it draws what lies between two digits, too.
-    The first category is drawn, the next ones follow in order: every batch has all of them equally often.
     After InfoGAN's categorical codes (arXiv:1606.03657), without its loss; see also arXiv:1806.00880.
     """
     z = torch.randn(*shape, **where)
-    count = min(_CATEGORIES, shape[1] // 2)
-    chosen = torch.randint(count, (1,), **where) + torch.arange(shape[0], device=z.device)
-    codes = (chosen % count).unsqueeze(1) == torch.arange(count, device=z.device)
-    z[:, :count] = codes.view(shape[0], count, *[1] * (len(shape) - 2)) * _CATEGORY_SIZE
+    codes = z[:, : min(_CATEGORIES, shape[1] // 2)]
+    codes.copy_(codes == codes.amax(dim=1, keepdim=True)).mul_(_CATEGORY_SIZE)  # the largest of its own noise
     return z
 
 

@@ -22,7 +22,7 @@ class Recipe:
     lr_g: float
     lr_d: float
     betas: tuple[float, float]
-    schedule: str  # of both learning rates: "constant", or "linear" to 0 at the last step
+    schedule: str  # of both learning rates: a row of worker.training.SCHEDULES
     latents: str  # a row of models.sampling.LATENTS
     sigmoid: bool  # does the discriminator end in one?
     d_steps: int  # discriminator steps on each batch, before the one generator step
@@ -44,8 +44,8 @@ _ROWS = (
     Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,  64, 100),
     Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, "gp",   10.0, 1, 0.0,  64, 100),
     Recipe("tuned", "vanilla", "logistic",    1e-3, 1e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      True,  "r1",   4.0,  4, 0.25, 16, 40),
-    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "mixture", False, 1,      True,  "r1",   0.5,  4, 0.25, 32, 64),
-    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      False, "r1",   2.0,  4, 0.2,  32, 56),
+    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "square",   "mixture", False, 1,      True,  "r1",   0.5,  4, 0.25, 32, 44),
+    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      False, "r1",   2.0,  4, 0.1,  32, 40),
 )
 # fmt: on
 

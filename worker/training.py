@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,11 @@ SAMPLES = 64  # images of the same latents, drawn after every epoch
 
 _STATISTICS_BATCH, _STATISTICS_BATCHES = 250, 20  # fake images for the batch statistics of an average
 _CALIBRATION = 1_024  # real images for the statistics of a discriminator that keeps them
+
+# The share of the run that is left → the share of the learning rates that is used.
+SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
+    {"constant": lambda left: 1.0, "linear": lambda left: left, "square": lambda left: left**2}
+)
 
 
 class TrainingError(Exception):
@@ -206,9 +212,8 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
         g_optimizer=g_optimizer,
         d_optimizer=d_optimizer,
         schedules=[
-            LambdaLR(optimizer, lambda step: 1 - step / total_steps)
+            LambdaLR(optimizer, lambda step: SCHEDULES[recipe.schedule](1 - step / total_steps))
             for optimizer in (g_optimizer, d_optimizer)
-            if recipe.schedule == "linear"
         ],
         average=AveragedModel(G, multi_avg_fn=partial(_average, recipe.ema)) if recipe.ema else None,
         device=device,

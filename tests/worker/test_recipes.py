@@ -6,6 +6,7 @@ from models.archs import ARCHS
 from models.sampling import LATENTS
 from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import RECIPES, Recipe
+from worker.training import SCHEDULES
 
 ADAM_DEFAULTS = (0.9, 0.999)
 
@@ -20,7 +21,7 @@ def test_rows_name_what_exists(recipe: Recipe) -> None:
     assert recipe.objective in OBJECTIVES
     assert recipe.penalty in PENALTIES
     assert recipe.latents in LATENTS
-    assert recipe.schedule in ("constant", "linear")
+    assert recipe.schedule in SCHEDULES
 
 
 @pytest.mark.parametrize(

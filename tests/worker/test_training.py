@@ -116,7 +116,13 @@ def test_the_steps_of_a_batch_are_those_of_the_recipe(images: torch.Tensor, monk
     assert calls == {"_d_step": 5, "_g_step": 5, "r1": 2}  # at steps 0 and 4
 
 
-def test_the_linear_schedule_ends_at_zero(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.4] * 4), ("linear", [0.4, 0.3, 0.2, 0.1]), ("square", [0.4, 0.225, 0.1, 0.025])],
+)
+def test_a_schedule_ends_with_the_run(
+    schedule: str, expected: list[float], images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rates: list[float] = []
     original = training._g_step
 
@@ -125,8 +131,8 @@ def test_the_linear_schedule_ends_at_zero(images: torch.Tensor, monkeypatch: pyt
         return original(run, count)
 
     monkeypatch.setattr(training, "_g_step", noted)
-    run(short("tuned", "dcgan", 2, lr_g=0.4), images[:32])
-    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    run(short("tuned", "dcgan", 2, lr_g=0.4, schedule=schedule), images[:32])
+    assert rates == pytest.approx(expected)
 
 
 def test_the_average_is_published_not_the_last_step(images: torch.Tensor) -> None:
