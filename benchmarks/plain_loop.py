@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy
 from torch.optim import Adam
 from torch.utils.data import DataLoader, Dataset
 
+from models import networks
 from models.archs import ARCHS
 from worker.recipes import RECIPES, Recipe
 
@@ -53,7 +54,7 @@ def step_seconds(arch: str, images: Tensor, steps: int) -> list[float]:
     """The seconds of each of ``steps`` steps (a batch each) of the recipe ``book``."""
     recipe = RECIPES["book"][arch]
     shape = ARCHS[arch].image_shape
-    G, D = ARCHS[arch].generator(), ARCHS[arch].discriminator(True)
+    G, D = _of_torch(ARCHS[arch].generator()), _of_torch(ARCHS[arch].discriminator(True))
     g_optimizer = Adam(G.parameters(), lr=recipe.lr_g)
     d_optimizer = Adam(D.parameters(), lr=recipe.lr_d)
     loader = DataLoader(Images(images, shape), batch_size=recipe.batch, shuffle=True, drop_last=True)
@@ -63,6 +64,14 @@ def step_seconds(arch: str, images: Tensor, steps: int) -> list[float]:
         losses.append(_g_step(recipe, G, D, g_optimizer))
         times.append(time.perf_counter())
     return [end - start for start, end in itertools.pairwise(times)]
+
+
+def _of_torch(network: nn.Sequential) -> nn.Sequential:
+    """The same network with torch's own layers in place of the project's faster ones."""
+    for layer in network.modules():
+        if type(layer).__module__ == networks.__name__:
+            (layer.__class__,) = type(layer).__bases__
+    return network
 
 
 def _latents(recipe: Recipe) -> Tensor:

@@ -29,7 +29,7 @@ class Arch:
     discriminator: Callable[[bool], nn.Sequential]  # takes: end in a Sigmoid?
     latent_shape: tuple[int, ...]  # what the generator takes
     image_shape: tuple[int, ...]  # what the generator gives and the discriminator takes
-    bfloat16: bool  # does training gain by it where the hardware multiplies it? see there too
+    bfloat16: bool  # does training gain by it where the hardware multiplies it? see docs/measurements.md
 
 
 # fmt: off

@@ -169,7 +169,7 @@ def read_samples(folder: Path) -> Tensor:
     content = _verified(folder, read_manifest(folder), SAMPLES)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return torch.from_numpy(archive["images"])
+            return torch.from_numpy(archive["images"]).contiguous()
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
 

@@ -8,6 +8,7 @@ there is a graph, and must leave to others whatever else changes from step to st
 Runs on CUDA only, and has not been run on a GPU yet.
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -21,24 +22,27 @@ _WARM_UP = 3  # steps of each phase that are taken before one is recorded: torch
 
 
 class Recorded:
-    """Does what ``step`` does, step by step in the order of their numbers, each batch of the same shape."""
+    """Does what ``step`` does, step by step in the order of their numbers from 0, each batch of one shape.
+
+    The figures that it returns are overwritten by a later call.
+    """
 
     def __init__(self, step: TrainStep, phases: int) -> None:
         self.step = step
         self.phases = phases
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self.real = torch.empty(0)
+        self.real: Tensor | None = None  # where the graphs read their batch
         self.side = torch.cuda.Stream()
 
     def __call__(self, number: int, real: Tensor) -> Tensor:
         if number < _WARM_UP * self.phases:
             return self._aside(number, real)
-        if number == _WARM_UP * self.phases:
-            self.real = real.clone()
+        if self.real is None:
+            self.real = torch.empty_like(real)
         self.real.copy_(real)
         phase = number % self.phases
         if phase not in self.graphs:
-            self.graphs[phase] = self._recorded(phase)
+            self.graphs[phase] = self._recorded(phase, self.real)
         graph, figures = self.graphs[phase]
         graph.replay()
         return figures
@@ -46,13 +50,14 @@ class Recorded:
     def _aside(self, number: int, real: Tensor) -> Tensor:
         """A step on a stream of its own, as a warm-up has to be."""
         self.side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.side):
+        with torch.cuda.stream(self.side), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable")  # it soon is captured
             figures = self.step(number, real)
         torch.cuda.current_stream().wait_stream(self.side)
         return figures
 
-    def _recorded(self, phase: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    def _recorded(self, phase: int, real: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            figures = self.step(phase, self.real)
+            figures = self.step(phase, real)
         return graph, figures

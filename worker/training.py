@@ -6,8 +6,9 @@ wish to stop are callbacks.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import update_bn
 
 from models import mnist, sampling
 from models.archs import ARCHS, Arch
@@ -92,7 +93,7 @@ class _Run:
     g_optimizer: Optimizer
     d_optimizer: Optimizer
     schedules: list[LambdaLR]
-    average: AveragedModel | None
+    average: nn.Module | None  # of G, where the recipe keeps one
     device: torch.device
     bfloat16: bool  # products in bfloat16; weights, losses and the optimisers' steps stay float32
 
@@ -118,7 +119,7 @@ class _Run:
 
     @property
     def published_generator(self) -> nn.Module:
-        return self.G if self.average is None else self.average.module
+        return self.G if self.average is None else self.average
 
 
 def train(
@@ -161,8 +162,9 @@ def train(
             for step, real in enumerate(mnist.batches(images, recipe.batch), start=1):
                 if should_stop():
                     return trained
-                sums += train_step((epoch - 1) * steps + step - 1, real)
-                _settle(run)
+                number = (epoch - 1) * steps + step - 1
+                sums += train_step(number, real)
+                _settle(run, number)
                 on_progress(_progress(recipe, epoch, step, steps, began, trained))
             trained = _end_epoch(run, fixed, trained, epoch, sums / steps, steps, began, epoch_began)
             if measure and measure_every and epoch % measure_every == 0:
@@ -215,19 +217,21 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
             LambdaLR(optimizer, lambda step: SCHEDULES[recipe.schedule](1 - step / total_steps))
             for optimizer in (g_optimizer, d_optimizer)
         ],
-        average=AveragedModel(G, multi_avg_fn=partial(_average, recipe.ema)) if recipe.ema else None,
+        average=deepcopy(G) if recipe.ema else None,
         device=device,
         bfloat16=in_bfloat16(arch, device),
     )
 
 
-def _average(share: float, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-    """One step of a moving average of parameters that always spans the last ``share`` of the steps.
+@torch.no_grad()
+def _average(share: float, number: int, averages: Iterable[Tensor], weights: Iterable[Tensor]) -> None:
+    """Step ``number``, from 0, of a moving average that always spans the last ``share`` of the steps.
 
     A fixed decay would long resemble the initial weights, or forget too soon: arXiv:2312.02696, section 3.1.
     """
-    done = int(steps)  # on the CPU: nothing waits
-    get_ema_multi_avg_fn(done / (done + 1 / share))(averages, weights, steps)
+    decay = number / (number + 1 / share)
+    for average, now in zip(averages, weights, strict=True):
+        average.lerp_(now, 1 - decay)
 
 
 def _optimizer(network: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> Optimizer:
@@ -272,10 +276,10 @@ def _g_step(run: _Run, count: int) -> Tensor:
     return loss.detach()
 
 
-def _settle(run: _Run) -> None:
+def _settle(run: _Run, number: int) -> None:
     """What follows a step and depends on how many there were: the average, the learning rates."""
     if run.average is not None:
-        run.average.update_parameters(run.G)
+        _average(run.recipe.ema, number, run.average.parameters(), run.G.parameters())
     for schedule in run.schedules:
         schedule.step()
 

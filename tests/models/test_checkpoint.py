@@ -12,7 +12,7 @@ import torch
 from models import checkpoint, classifier
 from models.archs import ARCHS
 from models.checkpoint import InvalidVersionError
-from tests.versions import publish
+from tests.versions import origin, publish
 
 
 def folder_of(model_dir: Path, manifest: checkpoint.Manifest) -> Path:
@@ -36,6 +36,15 @@ def test_a_published_version_reads_back(tmp_path: Path, arch: str) -> None:
     expected = ARCHS[arch].generator().state_dict()
     assert all(tensor.equal(expected[name]) for name, tensor in G.state_dict().items())
     assert checkpoint.read_samples(folder).shape == (1, 64, 28, 28)
+
+
+def test_samples_read_back_image_by_image(tmp_path: Path) -> None:
+    samples = torch.arange(3 * 64 * 784).remainder(251).to(torch.uint8).view(3, 64, 28, 28)
+    weights = {"weight": torch.zeros(1)}
+    manifest = checkpoint.publish(
+        tmp_path, origin(), generator=weights, discriminator=weights, samples=samples, history=[]
+    )
+    assert checkpoint.read_samples(folder_of(tmp_path, manifest)).equal(samples)
 
 
 def test_numbers_follow_those_of_the_shipped_versions(tmp_path: Path) -> None:

@@ -143,8 +143,8 @@ def test_the_average_is_published_not_the_last_step(images: torch.Tensor) -> Non
 
 def test_the_average_spans_the_same_share_of_however_many_steps() -> None:
     average = [torch.zeros(1)]
-    for step in range(1, 2001):
-        training._average(0.1, average, [torch.full((1,), float(step))], torch.tensor(step))
+    for step in range(2001):
+        training._average(0.1, step, average, [torch.full((1,), float(step))])
         if step in (200, 2000):  # weights that grow with the tenth power: their mean lies at 10/11
             assert average[0].item() == pytest.approx(step * 10 / 11, rel=0.01)
 
