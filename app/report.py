@@ -119,12 +119,14 @@ def fid(found: list[Run]) -> Figure:
     """FID against the seconds of training, both logarithmic, a panel each architecture."""
     figure, axes_of = pyplot.subplots(1, len(ARCHS), figsize=(13, 4.2), layout="constrained", squeeze=False)
     floor = classifier.facts().floors["fid"]
+    color = {name: f"C{i}" for i, name in enumerate(sorted({run.recipe for run in found}))}
     for arch, axes in zip(ARCHS, axes_of[0], strict=True):
         for run in found:
             measured = [epoch for epoch in run.history if epoch.get("metrics")]
             if run.manifest.arch == arch and measured:
                 seconds = [epoch["seconds"] for epoch in measured]
-                axes.plot(seconds, [epoch["metrics"]["fid"] for epoch in measured], marker=".", label=run.recipe)
+                found_fid = [epoch["metrics"]["fid"] for epoch in measured]
+                axes.plot(seconds, found_fid, marker=".", label=run.recipe, color=color[run.recipe])
         axes.axhline(floor, linestyle=":", color="gray", label="real images")
         axes.set(title=arch, xscale="log", yscale="log", xlabel="seconds of training", ylabel="FID")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
