@@ -14,9 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-TrainStep = Callable[
-    [int, Tensor], Tensor
-]  # the step's number from 0, real images [n, 28, 28] → figures, on the device
+# The step's number from 0, real images [n, 28, 28] → figures, on the device.
+TrainStep = Callable[[int, Tensor], Tensor]
 
 _WARM_UP = 3  # steps of each phase that are taken before one is recorded: torch asks for some
 
