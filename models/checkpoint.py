@@ -1,14 +1,21 @@
 """The on-disk format of a version: publish, list, read.
 
 A version is the immutable folder ``<model dir>/<arch>/<version>/`` of :data:`FILES` and
-``manifest.json``. It is written under a temporary name and renamed, so a reader meets a whole
-version or none; the rename also allocates the number, since only one of two hosts can win it.
-The versions that come with the code are in :data:`PRETRAINED`, in the same format.
+``manifest.json``. It comes to be in three renames, each of which happens whole or not at all:
+
+1. the folder, written under a temporary name, gets its number; of two hosts one can win it;
+2. ``<model dir>/<arch>/.jobs/<job>/`` appears with the manifest: of two runs of one job, one can
+   win it, however long the other has slept (a training without a job leaves this out);
+3. the manifest gets its name, and readers, to whom a folder without one does not exist, see it.
+
+A publisher that dies after the second one is helped by the next run of the job. The versions
+that come with the code are in :data:`PRETRAINED`, in the same format.
 
 Weights are safetensors, samples an array archive read without pickle: nothing that is read here
 can run code. Every file is checked against its size and sum before it is used.
 """
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -31,7 +38,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, Validation
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from models import classifier
+from models import classifier, files
 from models.archs import ARCHS
 from models.sampling import LATENTS
 
@@ -42,6 +49,9 @@ SAMPLES, HISTORY, MANIFEST = "samples.npz", "history.jsonl", "manifest.json"
 FILES = (GENERATOR, DISCRIMINATOR, SAMPLES, HISTORY)
 
 SCHEMA_VERSION = 1
+
+_JOBS = ".jobs"  # of one architecture: job → the manifest of the version that it made
+_UNFINISHED = ".manifest.json"  # the manifest until its version is published
 
 
 class InvalidVersionError(Exception):
@@ -199,6 +209,17 @@ def require_writable(model_dir: Path, arch: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
+def published(model_dir: Path, arch: str, job: str) -> Manifest | None:
+    """The version that a job has made; readers see it from now on, if they did not yet."""
+    try:
+        content = (model_dir / arch / _JOBS / job / MANIFEST).read_bytes()
+    except OSError:
+        return None
+    manifest = Manifest.model_validate_json(content)
+    _show(model_dir / arch / str(manifest.version))
+    return manifest
+
+
 def publish(
     model_dir: Path,
     origin: Origin,
@@ -207,11 +228,14 @@ def publish(
     discriminator: Mapping[str, Tensor],
     samples: Tensor,
     history: Sequence[Mapping[str, Any]],
+    scratch: Path | None = None,
 ) -> Manifest:
     """Write a new version and return its manifest; its number is the next free one.
 
     ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` one mapping an epoch. Numbers of
-    shipped versions are left out, so (arch, version) names one generator.
+    shipped versions are left out, so (arch, version) names one generator. Where another run of
+    the same job has made a version, that one is returned and nothing is left of this one.
+    ``scratch`` is the folder to write in first, on the same file system as ``model_dir``.
 
     Raises:
         OSError: the directory cannot be written; nothing of the version is left then.
@@ -225,23 +249,72 @@ def publish(
     sums = {name: FileSum(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in content.items()}
     require_writable(model_dir, origin.arch)
     arch_dir = model_dir / origin.arch
-    temporary = arch_dir / f".publishing-{uuid.uuid4().hex}"
-    temporary.mkdir()
+    folder = (scratch or arch_dir) / f".publishing-{uuid.uuid4().hex}"
+    folder.mkdir()
     try:
         for name, data in content.items():
-            _write(temporary / name, data)
+            files.write(folder / name, data)
         version = 1 + max([*_numbers(PRETRAINED / origin.arch), *_numbers(arch_dir)], default=0)
         while True:
             manifest = Manifest(**origin.model_dump(), version=version, files=sums)
-            _write(temporary / MANIFEST, manifest.model_dump_json(indent=2).encode() + b"\n")
-            _sync(temporary)
-            if _renamed(temporary, arch_dir / str(version)):
-                _sync(arch_dir)
-                return manifest
+            data = manifest.model_dump_json(indent=2).encode() + b"\n"
+            files.write(folder / _UNFINISHED, data)
+            files.sync(folder)
+            if _renamed(folder, arch_dir / str(version)):
+                break
             version += 1
+        folder = arch_dir / str(version)
+        files.sync(arch_dir)
+        first = origin.job is None or _taken(arch_dir / _JOBS, origin.job, data)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
+    if not first:
+        shutil.rmtree(folder)
+        winner = published(model_dir, origin.arch, str(origin.job))
+        assert winner is not None
+        return winner
+    _show(folder)
+    if origin.job is not None:
+        files.sync(arch_dir / _JOBS)
+        _empty_unfinished(arch_dir, origin.job)
+    return manifest
+
+
+def _show(folder: Path) -> None:
+    """Let readers see a version; more than one publisher may."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / _UNFINISHED).rename(folder / MANIFEST)
+        files.sync(folder)
+
+
+def _taken(jobs: Path, job: str, manifest: bytes) -> bool:
+    """Write a job's manifest under the job's id; False when another run has.
+
+    Raises:
+        OSError: it cannot be written; nothing stands under the job's id then.
+    """
+    temporary = jobs / f".{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    try:
+        files.write(temporary / MANIFEST, manifest)
+        files.sync(temporary)
+        return _renamed(temporary, jobs / job)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _empty_unfinished(arch_dir: Path, job: str) -> None:
+    """Drop the weights that other runs of a job have left, none of which can be published any more.
+
+    Their folders stay: a run that has only slept removes its own, and shall not meet another's.
+    """
+    for number in _numbers(arch_dir):
+        unfinished = arch_dir / str(number) / _UNFINISHED
+        with contextlib.suppress(FileNotFoundError):
+            if Manifest.model_validate_json(unfinished.read_bytes()).job == job:
+                for name in FILES:
+                    (unfinished.parent / name).unlink(missing_ok=True)
 
 
 def _archive(samples: Tensor) -> bytes:
@@ -270,21 +343,6 @@ def _renamed(temporary: Path, target: Path) -> bool:
             return False
         raise
     return True
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _verified(folder: Path, manifest: Manifest, name: str) -> bytes:

@@ -30,7 +30,9 @@ def origin(arch: str = "dcgan", **changes: Any) -> checkpoint.Origin:
     return checkpoint.Origin(**{**facts, **changes})
 
 
-def publish(model_dir: Path, arch: str = "dcgan", *, weights_seed: int = 0, **changes: Any) -> checkpoint.Manifest:
+def publish(
+    model_dir: Path, arch: str = "dcgan", *, weights_seed: int = 0, scratch: Path | None = None, **changes: Any
+) -> checkpoint.Manifest:
     """A version of untrained networks; its folder is ``<model_dir>/<arch>/<manifest.version>``."""
     with torch.random.fork_rng():
         torch.manual_seed(weights_seed)
@@ -42,4 +44,5 @@ def publish(model_dir: Path, arch: str = "dcgan", *, weights_seed: int = 0, **ch
         discriminator=D.state_dict(),
         samples=torch.zeros(1, 64, 28, 28, dtype=torch.uint8),
         history=[{"epoch": 1}],
+        scratch=scratch,
     )

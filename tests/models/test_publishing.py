@@ -1,0 +1,85 @@
+"""A version appears whole or not at all, and once for each job, wherever its publisher dies or sleeps."""
+
+import itertools
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from models import checkpoint
+from tests.faults import run_until
+from tests.versions import publish
+
+JOB = "3b356ab4-5350-44a8-afbd-4038530961aa"
+
+
+def published(model_dir: Path) -> list[int]:
+    """The versions that readers see, each of them whole."""
+    found = [(version, folder) for (arch, version), folder in checkpoint.folders(model_dir).items() if arch == "dcgan"]
+    for _, folder in found:
+        checkpoint.read_generator(folder)
+    return [version for version, folder in found if folder.is_relative_to(model_dir)]
+
+
+def publish_once(model_dir: Path, weights_seed: int = 0) -> checkpoint.Manifest:
+    """As a job's run does."""
+    scratch = model_dir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    before = checkpoint.published(model_dir, "dcgan", JOB)
+    return before or publish(model_dir, weights_seed=weights_seed, job=JOB, scratch=scratch)
+
+
+def test_a_publisher_killed_before_any_of_its_changes_leaves_a_whole_version_or_none(tmp_path: Path) -> None:
+    """Seen to fail where the manifest is written into the numbered folder without a rename."""
+    for step in itertools.count(1):
+        model_dir = tmp_path / str(step)
+        process = run_until(step, signal.SIGKILL, model_dir, publish_once, model_dir)
+        process.join()
+        assert len(published(model_dir)) <= 1
+        manifest = publish_once(model_dir)  # the next run of the job
+        assert published(model_dir) == [manifest.version]
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert step > 15
+
+
+@pytest.mark.parametrize("cleans_up", [False, True])
+def test_a_publisher_that_slept_while_another_one_published_adds_nothing(tmp_path: Path, cleans_up: bool) -> None:
+    """Seen to fail without the exclusive folder under the job's id: two versions from step 13 on."""
+    for step in itertools.count(1):
+        model_dir = tmp_path / str(step)
+        sleeper = run_until(step, signal.SIGSTOP, model_dir, publish_once, model_dir, 1)
+        slept = sleeper.is_alive()
+        manifest = publish_once(model_dir)
+        if cleans_up:
+            for path in (model_dir / "scratch").glob(".publishing-*/*"):
+                path.unlink()
+        if slept:
+            assert sleeper.pid is not None
+            os.kill(sleeper.pid, signal.SIGCONT)
+        sleeper.join()
+        assert published(model_dir) == [manifest.version]
+        if not slept:
+            break
+    assert step > 15
+
+
+def test_racing_runs_of_one_job_publish_one_version(tmp_path: Path) -> None:
+    ready = threading.Barrier(8)
+    versions: list[int] = []
+
+    def run(seed: int) -> None:
+        ready.wait()
+        versions.append(publish_once(tmp_path, seed).version)
+
+    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(versions) == 8
+    assert published(tmp_path) == [versions[0]]
+    assert set(versions) == {versions[0]}
