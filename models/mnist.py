@@ -53,14 +53,13 @@ def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> Tensor:
     return torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_LABELS_HEADER_BYTES).long()
 
 
-def batches(images: Tensor, size: int) -> Iterator[Tensor]:
-    """One epoch in a fresh random order (torch's global generator): ``[size, 28, 28]`` in −1…1.
+def batches(images: Tensor, order: Tensor, size: int) -> Iterator[Tensor]:
+    """The images in ``order`` (their indices): ``[size, 28, 28]`` in −1…1 each.
 
     ``images`` is ``[n, 28, 28]`` uint8. The last partial batch is dropped. Batches are scaled as
     they are drawn, so the data set stays a quarter of its float size.
     """
-    order = torch.randperm(len(images), device=images.device)
-    for start in range(0, len(images) - size + 1, size):
+    for start in range(0, len(order) - size + 1, size):
         yield scaled(images[order[start : start + size]])
 
 

@@ -27,6 +27,7 @@ class Recipe:
     sigmoid: bool  # does the discriminator end in one?
     d_steps: int  # discriminator steps on each batch, before the one generator step
     d_eval: bool  # D stays in eval mode: no dropout, batch norms keep their statistics of real images
+    g_eval: float  # after this share of the steps G's batch norms keep their statistics; 1: never
     penalty: str  # a row of worker.objectives.PENALTIES
     penalty_weight: float  # 0: none
     penalty_every: int  # it is taken every so many discriminator steps, times this number
@@ -39,13 +40,13 @@ _BOOK = (0.9, 0.999)
 
 # fmt: off
 _ROWS = (
-    #      name     arch       objective      lr_g  lr_d  betas        schedule    latents   sigmoid d_steps d_eval penalty weight every ema  batch epochs
-    Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,  64, 100),
-    Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      False, "gp",   0.0,  1, 0.0,  64, 100),
-    Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, "gp",   10.0, 1, 0.0,  64, 100),
-    Recipe("tuned", "vanilla", "logistic",    2e-3, 2e-3, (0.0, 0.99), "square",   "mixture", False, 1,      True,  "r1",   0.5,  4, 0.5,  16, 80),
-    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "mixture", False, 1,      True,  "r1",   0.5,  4, 0.1,  32, 40),
-    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      False, "r1",   2.0,  4, 0.1,  32, 40),
+    #      name     arch       objective      lr_g  lr_d  betas        schedule    latents   sigmoid d_steps d_eval g_eval penalty weight every ema  batch epochs
+    Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      False, 1.0,   "gp",   0.0,  1, 0.0,  64, 100),
+    Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      False, 1.0,   "gp",   0.0,  1, 0.0,  64, 100),
+    Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, 1.0,   "gp",   10.0, 1, 0.0,  64, 100),
+    Recipe("tuned", "vanilla", "logistic",    2e-3, 2e-3, (0.0, 0.99), "square",   "mixture", False, 1,      True,  1.0,   "r1",   0.5,  4, 0.5,  16, 80),
+    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "mixture", False, 1,      True,  1.0,   "r1",   0.5,  4, 0.1,  32, 40),
+    Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      False, 1.0,   "r1",   2.0,  4, 0.1,  32, 40),
 )
 # fmt: on
 

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import Recipe
 
 Weights = dict[str, Tensor]
+State = dict[str, Any]  # all that a run needs to go on: tensors and numbers, in lists and dicts
 Measure = Callable[[nn.Module], Mapping[str, float]]  # a generator in eval mode → its metrics
 
 SAMPLES = 64  # images of the same latents, drawn after every epoch
+STATE_SECONDS = 60.0  # within an epoch, between two states that are handed out
 
 _STATISTICS_BATCH, _STATISTICS_BATCHES = 250, 20  # fake images for the batch statistics of an average
 _CALIBRATION = 1_024  # real images for the statistics of a discriminator that keeps them
@@ -94,8 +97,14 @@ class _Run:
     d_optimizer: Optimizer
     schedules: list[LambdaLR]
     average: nn.Module | None  # of G, where the recipe keeps one
+    g_eval_at: int | None  # the number of steps after which G goes to eval mode, if ever
     device: torch.device
     bfloat16: bool  # products in bfloat16; weights, losses and the optimisers' steps stay float32
+    sums: Tensor  # of the epoch under way: d_loss, d_real, d_fake, g_loss
+    order: Tensor  # of the images in it; empty between two epochs
+    number: int = 0  # steps done
+    history: list[Epoch] = field(default_factory=list)
+    samples: list[Tensor] = field(default_factory=list)
 
     def latents(self, count: int) -> Tensor:
         return sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
@@ -132,14 +141,19 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     measure: Measure | None = None,
     measure_every: int | None = None,
+    on_state: Callable[[State], None] | None = None,
+    resume: State | None = None,
 ) -> Trained | None:
     """Train ``recipe`` on ``images`` (``[n, 28, 28]`` uint8) for ``recipe.epochs``.
 
     The same seed on the same CPU build with the same thread count gives the same weights, bit
-    for bit. ``on_progress`` is called after every step and every epoch, ``should_stop`` before
-    every step, ``measure`` after every ``measure_every`` epochs.
+    for bit, also when the run goes on from a state: ``on_state`` is given one after every epoch,
+    after ``STATE_SECONDS`` within a long one, and when the run is stopped; it is to be written or
+    copied before the call returns. ``on_progress`` is called after every step and every epoch,
+    ``should_stop`` before every step, ``measure`` after every ``measure_every`` epochs.
 
-    Returns the state after the last finished epoch; None when it was stopped before the first.
+    Returns the state after the last epoch that this call finished; None when it was stopped
+    before.
 
     Raises:
         TrainingError: there are fewer images than one batch, or the losses are no longer finite.
@@ -154,26 +168,77 @@ def train(
         if device.type == "cuda":
             train_step = Recorded(train_step, phases=recipe.penalty_every)
         fixed = sampling.latents(range(SAMPLES), run.arch.latent_shape, recipe.latents)
-        trained: Trained | None = None
-        began = time.perf_counter()
-        for epoch in range(1, recipe.epochs + 1):
-            epoch_began = time.perf_counter()
-            sums = torch.zeros(4, device=device)  # d_loss, d_real, d_fake, g_loss
-            for step, real in enumerate(mnist.batches(images, recipe.batch), start=1):
-                if should_stop():
-                    return trained
-                number = (epoch - 1) * steps + step - 1
-                sums += train_step(number, real)
-                _settle(run, number)
-                on_progress(_progress(recipe, epoch, step, steps, began, trained))
-            trained = _end_epoch(run, fixed, trained, epoch, sums / steps, steps, began, epoch_began)
-            if measure and measure_every and epoch % measure_every == 0:
-                paused = time.perf_counter()
-                trained.history[-1] = replace(trained.history[-1], metrics=measure(run.published_generator.eval()))
+        clock = _Clock()
+        if resume:
+            _restore(run, clock, resume)
+        trained = _trained(run) if run.number == steps * recipe.epochs else None
+
+        def hand_out() -> None:
+            if on_state:
+                on_state(_state(run, clock))
+                clock.state_at = time.perf_counter()
+
+        def measure_if_due() -> None:
+            last = run.history[-1]
+            if measure and measure_every and last.epoch % measure_every == 0 and not last.metrics:
+                with clock.paused():
+                    figures = measure(run.published_generator.eval())
+                run.history[-1] = replace(last, metrics=figures)
                 run.published_generator.train()
-                began += time.perf_counter() - paused
-            on_progress(_progress(recipe, epoch, steps, steps, began, trained))
+
+        if run.history and not len(run.order):  # the state was handed out before it was measured
+            measure_if_due()
+        for epoch in range(run.number // steps + 1, recipe.epochs + 1):
+            if not len(run.order):
+                run.order = torch.randperm(len(images), device=device)
+                run.sums.zero_()
+                clock.start_epoch()
+            begun = run.number % steps
+            rest = run.order[begun * recipe.batch :]
+            for step, real in enumerate(mnist.batches(images, rest, recipe.batch), start=begun + 1):
+                if should_stop():
+                    hand_out()
+                    return trained
+                if time.perf_counter() - clock.state_at > STATE_SECONDS:
+                    hand_out()
+                run.sums += train_step(run.number, real)
+                _settle(run)
+                on_progress(_progress(recipe, epoch, step, steps, clock, run.history))
+            trained = _end_epoch(run, fixed, epoch, steps, clock)
+            run.order = run.order[:0]
+            hand_out()
+            measure_if_due()
+            on_progress(_progress(recipe, epoch, steps, steps, clock, run.history))
         return trained
+
+
+class _Clock:
+    """The seconds of training since the run and the epoch began, over all the processes that took part."""
+
+    def __init__(self) -> None:
+        self.state_at = time.perf_counter()
+        self.began = self.epoch_began = time.perf_counter()
+
+    def start_epoch(self) -> None:
+        self.epoch_began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    @property
+    def epoch_seconds(self) -> float:
+        return time.perf_counter() - self.epoch_began
+
+    def go_on(self, seconds: float, epoch_seconds: float) -> None:
+        now = time.perf_counter()
+        self.began, self.epoch_began = now - seconds, now - epoch_seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        seconds, epoch_seconds = self.seconds, self.epoch_seconds
+        yield
+        self.go_on(seconds, epoch_seconds)
 
 
 def in_bfloat16(arch: Arch, device: torch.device) -> bool:
@@ -181,8 +246,8 @@ def in_bfloat16(arch: Arch, device: torch.device) -> bool:
     return arch.bfloat16 and multiplies_bfloat16(device)
 
 
-def _progress(recipe: Recipe, epoch: int, step: int, steps: int, began: float, trained: Trained | None) -> Progress:
-    done, seconds = (epoch - 1) * steps + step, time.perf_counter() - began
+def _progress(recipe: Recipe, epoch: int, step: int, steps: int, clock: _Clock, history: list[Epoch]) -> Progress:
+    done, seconds = (epoch - 1) * steps + step, clock.seconds
     return Progress(
         epoch=epoch,
         epochs=recipe.epochs,
@@ -190,8 +255,50 @@ def _progress(recipe: Recipe, epoch: int, step: int, steps: int, began: float, t
         steps=steps,
         images_per_second=done * recipe.batch / seconds,
         eta_seconds=seconds / done * (recipe.epochs * steps - done),
-        last=trained.history[-1] if trained else None,
+        last=history[-1] if history else None,
     )
+
+
+def _state(run: _Run, clock: _Clock) -> State:
+    cuda = run.device.type == "cuda"
+    return {
+        "number": run.number,
+        "order": run.order,
+        "sums": run.sums,
+        "seconds": clock.seconds,
+        "epoch_seconds": clock.epoch_seconds,
+        "history": [asdict(epoch) for epoch in run.history],
+        "samples": run.samples,
+        "stateful": [part.state_dict() for part in _stateful(run)],
+        "random": torch.get_rng_state(),
+        "cuda_random": torch.cuda.get_rng_state(run.device) if cuda else None,
+    }
+
+
+def _restore(run: _Run, clock: _Clock, state: State) -> None:
+    run.number = state["number"]
+    run.order = state["order"].to(run.device)
+    run.sums.copy_(state["sums"])
+    run.history = [Epoch(**epoch) for epoch in state["history"]]
+    run.samples = list(state["samples"])
+    for part, saved in zip(_stateful(run), state["stateful"], strict=True):
+        part.load_state_dict(saved)
+    for optimizer in (run.g_optimizer, run.d_optimizer):
+        for group in optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # which is loaded onto the CPU
+                group["lr"] = group["lr"].to(run.device)
+    if run.g_eval_at is not None and run.number >= run.g_eval_at:
+        run.G.eval()
+    torch.set_rng_state(state["random"])
+    if state["cuda_random"] is not None:
+        torch.cuda.set_rng_state(state["cuda_random"], run.device)
+    clock.go_on(state["seconds"], state["epoch_seconds"])
+
+
+def _stateful(run: _Run) -> list[Any]:
+    """The parts that keep their own state, in the order in which it is saved."""
+    average = [run.average] if run.average is not None else []
+    return [run.G, run.D, *average, run.g_optimizer, run.d_optimizer, *run.schedules]
 
 
 def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.device) -> _Run:
@@ -218,8 +325,11 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
             for optimizer in (g_optimizer, d_optimizer)
         ],
         average=deepcopy(G) if recipe.ema else None,
+        g_eval_at=round(recipe.g_eval * total_steps) if recipe.g_eval < 1 else None,
         device=device,
         bfloat16=in_bfloat16(arch, device),
+        sums=torch.zeros(4, device=device),
+        order=torch.arange(0),
     )
 
 
@@ -276,43 +386,47 @@ def _g_step(run: _Run, count: int) -> Tensor:
     return loss.detach()
 
 
-def _settle(run: _Run, number: int) -> None:
+def _settle(run: _Run) -> None:
     """What follows a step and depends on how many there were: the average, the learning rates."""
     if run.average is not None:
-        _average(run.recipe.ema, number, run.average.parameters(), run.G.parameters())
+        _average(run.recipe.ema, run.number, run.average.parameters(), run.G.parameters())
     for schedule in run.schedules:
         schedule.step()
+    run.number += 1
+    if run.number == run.g_eval_at:
+        _to_eval(run)
 
 
-def _end_epoch(
-    run: _Run,
-    fixed: Tensor,
-    before: Trained | None,
-    epoch: int,
-    means: Tensor,
-    steps: int,
-    began: float,
-    epoch_began: float,
-) -> Trained:
+def _to_eval(run: _Run) -> None:
+    """Have G's batch norms keep their statistics from here on: it learns as it will be used."""
+    _take_statistics(run, run.G)
+    run.G.eval()
+    if run.average is not None:
+        run.average.load_state_dict(run.G.state_dict() | dict(run.average.named_parameters()))
+
+
+def _take_statistics(run: _Run, G: nn.Module) -> None:
+    update_bn((run.latents(_STATISTICS_BATCH) for _ in range(_STATISTICS_BATCHES)), G)
+
+
+def _end_epoch(run: _Run, fixed: Tensor, epoch: int, steps: int, clock: _Clock) -> Trained:
     """Read the epoch's means (its one synchronisation), draw its samples, copy its weights."""
-    d_loss, d_real, d_fake, g_loss = means.tolist()
-    now = time.perf_counter()
-    speed = steps * run.recipe.batch / (now - epoch_began)
-    record = Epoch(epoch, d_loss, g_loss, d_real, d_fake, speed, now - began)
+    d_loss, d_real, d_fake, g_loss = (run.sums / steps).tolist()
+    speed = steps * run.recipe.batch / clock.epoch_seconds
+    run.history.append(Epoch(epoch, d_loss, g_loss, d_real, d_fake, speed, clock.seconds))
     if not all(map(math.isfinite, (d_loss, g_loss))):
         raise TrainingError(f"the losses of epoch {epoch} are not finite ({d_loss}, {g_loss}); try another seed")
     G = run.published_generator
-    if run.average is not None:  # the batch statistics of G belong to other weights
-        update_bn((run.latents(_STATISTICS_BATCH) for _ in range(_STATISTICS_BATCHES)), G)
+    if run.average is not None and run.G.training:  # the batch statistics of G belong to other weights
+        _take_statistics(run, G)
     G.eval()
-    drawn = sampling.images(G, fixed)
+    run.samples.append(sampling.images(G, fixed))
     G.train()
-    return Trained(
-        generator=_on_cpu(G),
-        discriminator=_on_cpu(run.D),
-        samples=[*(before.samples if before else []), drawn],
-        history=[*(before.history if before else []), record],
-    )
+    return _trained(run)
+
+
+def _trained(run: _Run) -> Trained:
+    return Trained(_on_cpu(run.published_generator), _on_cpu(run.D), run.samples, run.history)
 
 
 def _on_cpu(network: nn.Module) -> Weights:

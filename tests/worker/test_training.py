@@ -1,4 +1,5 @@
 import dataclasses
+import io
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -157,6 +158,20 @@ def test_a_discriminator_in_eval_mode_keeps_its_statistics_of_real_images(images
     assert int(trained["network.3.num_batches_tracked"]) > 1
 
 
+def test_a_generator_that_goes_to_eval_mode_keeps_its_statistics(images: torch.Tensor) -> None:
+    def statistics(g_eval: float) -> list[torch.Tensor]:
+        recipe = short("tuned", "dcgan", 3, g_eval=g_eval)
+        states = [torch.load(io.BytesIO(state), weights_only=True) for state in states_of(recipe, images[:80])]
+        (name,) = [name for name in states[0]["stateful"][0] if name.endswith("running_mean")][:1]
+        return [part[name] for state in states for part in (state["stateful"][0], state["stateful"][2])]  # G, average
+
+    first, *later = statistics(1 / 3)
+    assert first.abs().sum() > 0
+    assert all(again.equal(first) for again in later)
+    first, *later = statistics(1.0)
+    assert not any(again.equal(first) for again in later)
+
+
 def test_metrics_are_taken_every_so_many_epochs_without_a_change_to_the_run(images: torch.Tensor) -> None:
     seen: list[torch.nn.Module] = []
 
@@ -189,6 +204,57 @@ def test_a_stop_within_an_epoch_gives_the_finished_ones(images: torch.Tensor) ->
     whole = run(short("book", "vanilla", 2), images[:48])
     assert [epoch.epoch for epoch in stopped.history] == [1, 2]
     assert all(tensor.equal(stopped.generator[key]) for key, tensor in whole.generator.items())
+
+
+def states_of(recipe: Recipe, images: torch.Tensor, **callbacks: Any) -> list[bytes]:
+    """The states that a run hands out, as they are saved."""
+    states: list[bytes] = []
+
+    def keep(state: training.State) -> None:
+        content = io.BytesIO()
+        torch.save(state, content)
+        states.append(content.getvalue())
+
+    training.train(recipe=recipe, images=images, seed=0, device=CPU, on_state=keep, **callbacks)
+    return states
+
+
+@pytest.mark.parametrize(("name", "arch"), ROWS)
+def test_a_run_goes_on_from_any_of_its_states_bit_for_bit(
+    name: str, arch: str, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = short(name, arch, 2)
+    whole = run(recipe, images[:80])
+    monkeypatch.setattr(training, "STATE_SECONDS", -1.0)  # a state before every step
+    states = states_of(recipe, images[:80])
+    assert len(states) == 2 * 5 + 2
+    for content in (states[at] for at in (0, 3, 5, 6, 11)):  # also between two epochs, and after the last
+        state = torch.load(io.BytesIO(content), weights_only=True)
+        went_on = run(recipe, images[:80], resume=state)
+        for weights, again in ((whole.generator, went_on.generator), (whole.discriminator, went_on.discriminator)):
+            assert all(tensor.equal(again[key]) for key, tensor in weights.items()), state["number"]
+        assert [tensor.equal(again) for tensor, again in zip(whole.samples, went_on.samples, strict=True)] == [True] * 2
+        assert [(e.epoch, e.d_loss) for e in went_on.history] == [(e.epoch, e.d_loss) for e in whole.history]
+        assert went_on.history[-1].seconds > state["epoch_seconds"]
+
+
+def test_a_run_that_is_stopped_hands_out_its_state(images: torch.Tensor) -> None:
+    told: list[training.Progress] = []
+    recipe = short("book", "vanilla")
+    (content,) = states_of(recipe, images[:80], on_progress=told.append, should_stop=lambda: len(told) == 3)
+    assert torch.load(io.BytesIO(content), weights_only=True)["number"] == 3
+
+
+def test_an_epoch_that_was_due_to_be_measured_is_measured_after_going_on(images: torch.Tensor) -> None:
+    def broken(G: torch.nn.Module) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    recipe = short("tuned", "vanilla", 2)
+    states: list[training.State] = []
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, images[:32], measure=broken, measure_every=1, on_state=states.append)
+    went_on = run(recipe, images[:32], measure=lambda G: {"fid": 1.0}, measure_every=1, resume=states[-1])
+    assert [epoch.metrics for epoch in went_on.history] == [{"fid": 1.0}] * 2
 
 
 def test_a_stop_before_the_first_epoch_gives_nothing(images: torch.Tensor) -> None:

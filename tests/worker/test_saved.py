@@ -1,0 +1,50 @@
+import itertools
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults import run_until
+from worker import saved
+
+
+def test_the_newest_states_are_kept_and_read_first(tmp_path: Path) -> None:
+    folder = saved.open_folder(tmp_path, "job")
+    for steps in (1, 20, 300):
+        saved.write(folder, steps, str(steps).encode())
+    assert list(saved.read(folder)) == [b"300", b"20"]
+    assert len(list(folder.iterdir())) == saved.KEPT
+
+
+def test_a_state_is_written_whole_or_not_at_all_wherever_its_writer_is_killed(tmp_path: Path) -> None:
+    """Seen to fail where the state is written under its own name."""
+    for step in itertools.count(1):
+        folder = saved.open_folder(tmp_path, str(step))
+        saved.write(folder, 1, b"one")
+        saved.write(folder, 2, b"two")
+        process = run_until(step, signal.SIGKILL, folder, saved.write, folder, 3, b"three")
+        process.join()
+        assert next(saved.read(folder)) in (b"two", b"three")
+        assert set(saved.read(folder)) <= {b"one", b"two", b"three"}
+        if process.exitcode == 0:
+            break
+    assert step > 3
+
+
+def test_a_run_whose_job_has_ended_finds_no_place_to_write_to(tmp_path: Path) -> None:
+    folder = saved.open_folder(tmp_path, "job")
+    saved.remove(tmp_path, "job")
+    with pytest.raises(FileNotFoundError):
+        saved.write(folder, 1, b"one")
+    assert not folder.exists()
+
+
+def test_only_what_nobody_needs_is_swept(tmp_path: Path) -> None:
+    for name in ("running", "ended", "unknown", "long unknown"):
+        saved.open_folder(tmp_path, name)
+    os.utime(tmp_path / ".runs" / "long unknown", (0, 0))
+    ended = {"running": False, "ended": True}
+    saved.sweep(tmp_path, lambda job_id: ended.get(job_id))
+    assert sorted(path.name for path in (tmp_path / ".runs").iterdir()) == ["running", "unknown"]
+    saved.sweep(tmp_path / "none", lambda job_id: True)
