@@ -5,7 +5,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format clean
+.PHONY: help run test unprotected soak check format clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,12 @@ run: $(INSTALLED) ## set everything up and start the service on port 8000
 
 test: $(INSTALLED) ## set everything up and run every test
 	$(VENV)/bin/pytest
+
+unprotected: $(INSTALLED) ## run the tests of faults without what they prove: each must fail
+	$(VENV)/bin/pytest -n 0 -rx --unprotected tests/system/test_faults.py
+
+soak: $(INSTALLED) ## hurt two workers and a Valkey at random, 20 times: every job must end
+	$(VENV)/bin/python -m tests.system.soak
 
 check: $(INSTALLED) ## lint, types, and who may import whom
 	$(VENV)/bin/ruff check .

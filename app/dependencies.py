@@ -1,15 +1,26 @@
 """What routes are given: typed aliases for the resources that ``create_app`` owns."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
+import anyio
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
+from redis.asyncio import Redis
 
 from app.engine import Engine
-from app.errors import Unavailable, UnsupportedMedia
+from app.errors import REDIS_AWAY, Unavailable, UnsupportedMedia
 from app.generators import Generators
 from worker.jobs import JobStore
 from worker.queue import Publisher
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 2.5  # for Redis, however many callers wait for it
+MAX_THREADS = 40  # that wait for Redis at a time
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,22 @@ class Training:
 
     jobs: JobStore
     publisher: Publisher
+    events: Redis
+    limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_THREADS))
+
+    async def ask(self, call: Callable[..., T], *arguments: Any) -> T:
+        """``call(*arguments)`` in a thread of its own kind: no caller of another route waits for one.
+
+        Raises:
+            Unavailable: there is no answer within ``ANSWER_SECONDS``.
+        """
+        try:
+            with anyio.fail_after(ANSWER_SECONDS):
+                return await anyio.to_thread.run_sync(
+                    partial(call, *arguments), limiter=self.limiter, abandon_on_cancel=True
+                )
+        except TimeoutError:
+            raise Unavailable(REDIS_AWAY) from None
 
 
 @dataclass(frozen=True)
@@ -29,26 +56,26 @@ class Resources:
     training: Training | None  # None: no Redis is configured
 
 
-def _resources(request: Request) -> Resources:
+async def _resources(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
 
 
-def _generators(resources: Annotated[Resources, Depends(_resources)]) -> Generators:
+async def _generators(resources: Annotated[Resources, Depends(_resources)]) -> Generators:
     return resources.generators
 
 
-def _engine(resources: Annotated[Resources, Depends(_resources)]) -> Engine:
+async def _engine(resources: Annotated[Resources, Depends(_resources)]) -> Engine:
     return resources.engine
 
 
-def _training(resources: Annotated[Resources, Depends(_resources)]) -> Training:
+async def _training(resources: Annotated[Resources, Depends(_resources)]) -> Training:
     if resources.training is None:
         raise Unavailable("training needs redis: set DIGITS_REDIS_URL, or start the service with `digits up`")
     return resources.training
 
 
-def json_body(request: Request) -> None:
+async def json_body(request: Request) -> None:
     """Refuse a body of another media type, before it is taken for bad JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":

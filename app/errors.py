@@ -21,7 +21,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
@@ -29,6 +29,8 @@ from starlette.exceptions import HTTPException
 logger = logging.getLogger(__name__)
 
 FieldError = dict[str, Any]
+
+REDIS_AWAY = "redis, which holds the jobs, does not answer; try again later"
 
 
 class ServiceError(HTTPException):
@@ -97,8 +99,10 @@ class Problem(JSONResponse):
 def install(app: FastAPI) -> None:
     """Have every error of ``app`` answered as a problem."""
 
-    async def http_error(_: Request, error: Exception) -> Problem:
+    async def http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == HTTPStatus.NO_CONTENT:  # which ends a stream of events, and is no problem
+            return Response(status_code=HTTPStatus.NO_CONTENT)
         if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that is no text
             error = Unprocessable("the body is not JSON in UTF-8", field="body")
         return Problem(error.status_code, error.detail, getattr(error, "errors", None), error.headers)
@@ -111,7 +115,7 @@ def install(app: FastAPI) -> None:
 
     async def redis_away(_: Request, error: Exception) -> Problem:
         logger.warning("redis is away: %s", error)
-        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "redis, which holds the jobs, does not answer; try again later")
+        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, REDIS_AWAY)
 
     async def our_fault(_: Request, error: Exception) -> Problem:
         return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")

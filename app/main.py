@@ -20,7 +20,8 @@ from app.routes import generate, health, jobs, models
 from app.settings import ApiSettings
 from models import device
 from worker.jobs import JobStore
-from worker.queue import Publisher, connect
+from worker.queue import Publisher, connect, connect_to_events
+from worker.reconciler import Reconciler
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +44,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
         resources = Resources(generators, Engine(), _training(settings))
         app.state.resources = resources
         watcher = asyncio.create_task(_keep_fresh(generators))
+        reconciler = Reconciler(settings.redis_url.get_secret_value(), settings) if settings.redis_url else None
         try:
             yield
         finally:
             watcher.cancel()
             resources.engine.close()
-            if resources.training:
+            if resources.training and reconciler:
+                reconciler.close()
                 resources.training.publisher.close()
+                await resources.training.events.aclose()
 
     app = FastAPI(
         title="digits",
@@ -98,7 +102,7 @@ def _training(settings: ApiSettings) -> Training | None:
     if settings.redis_url is None:
         return None
     url = settings.redis_url.get_secret_value()
-    return Training(JobStore(connect(url)), Publisher(url))
+    return Training(JobStore(connect(url)), Publisher(url), connect_to_events(url))
 
 
 async def _keep_fresh(generators: Generators) -> None:

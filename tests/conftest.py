@@ -15,6 +15,14 @@ from worker.jobs import JobStore
 from worker.queue import connect
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--unprotected",
+        action="store_true",
+        help="run only the tests of faults, each without the protection that it proves: all must fail",
+    )
+
+
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey that the tests of one session share."""

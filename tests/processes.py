@@ -46,14 +46,14 @@ def running_valkey(folder: Path) -> Iterator[tuple[Child, str]]:
 
 
 class Process:
-    """``digits …`` with its output in a file."""
+    """``digits …``, or another module with a command line, with its output in a file."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, module: str = "app.cli", **environment: str) -> None:
         self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
         with self.log.open("w") as log:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 env={**inherited, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -76,9 +76,9 @@ class Process:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Process]:
+def running(folder: Path, *arguments: str, module: str = "app.cli", **environment: str) -> Iterator[Process]:
     """``digits …``, ended afterwards."""
-    process = Process(folder, *arguments, **environment)
+    process = Process(folder, *arguments, module=module, **environment)
     try:
         yield process
     finally:
@@ -86,11 +86,11 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Proce
 
 
 @contextmanager
-def running_api(folder: Path, **environment: str) -> Iterator[httpx.Client]:
+def running_api(folder: Path, module: str = "app.cli", **environment: str) -> Iterator[httpx.Client]:
     """``digits serve`` on a free port, and a client for it."""
     port = free_port()
     with (
-        running(folder, "serve", DIGITS_PORT=str(port), **environment) as process,
+        running(folder, "serve", module=module, DIGITS_PORT=str(port), **environment) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
     ):
         eventually(lambda: process.popen.poll() is not None or answers(client), "the API answers")

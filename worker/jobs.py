@@ -1,29 +1,51 @@
 """Jobs and where they live: the one place that knows how a job looks in Redis.
 
-A job is a hash, ``digits:job:<id>``, listed in the sorted set ``digits:jobs`` by creation time.
-It is the truth about the job; the message in the queue is only a wake-up. Every change of state
-is one Lua script that first compares the state, so two workers cannot both take a job and a
-finished job never changes. A running job is held on a lease: where its worker is gone without a
-word, the lease runs out and the job returns to the queue. Must not import torch: the API and the
-queue's parent process use this module.
+    digits:job:<id>     hash        the record, the truth about the job; a message is a wake-up
+    digits:events:<id>  stream      what has happened to it, capped
+    digits:jobs         sorted set  all jobs by creation time
+    digits:queued       sorted set  the queued ones by creation time
+    digits:leases       sorted set  the running ones by the time when their lease runs out
+
+Every change is one run of ``jobs.lua``, on the time of Redis, which first compares the state: two
+workers cannot both take a job, and an ended job never changes. A running job is held on a lease, under the
+token that its claim was given: where its worker is gone without a word, the lease runs out and
+the job returns to the queue, and nothing that an older token reports is taken. Must not import
+torch: the API and the queue's parent process use this module.
 """
 
+import asyncio
 import hashlib
+import json
+import logging
 import uuid
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import RedisError
 
 from models import seeds
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 
+logger = logging.getLogger(__name__)
+
 MAX_EPOCHS = 1_000
 LEASE_SECONDS = 30  # a running job that has not reported for so long is taken for lost
+MAX_LOST = 3  # so often may a job lose its worker
+RECONCILE_SECONDS = 10  # between two looks for lost jobs and lost wake-ups
+QUIET_SECONDS = 2 * LEASE_SECONDS  # without reaping after Redis was away: the workers report again first
+WAKE_SECONDS = 30  # a queued job whose wake-up is older may get another
+KEPT_SECONDS = 30 * 24 * 3600  # of an ended job
 IDEMPOTENCY_SECONDS = 24 * 3600  # for how long a key names the job it made
+MAX_EVENTS = 1_000  # the newest of a job
+FOLLOW_SECONDS = 10.0  # that Redis is asked to wait for the next event
+ENDED = "ended"  # the kind of a job's last event
 
 
 class JobState(StrEnum):
@@ -83,7 +105,9 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    attempt: int = 0  # how often it was claimed
+    attempt: int = 0  # how often it was claimed, without the times when its worker gave it back
+    lost_leases: int = 0  # how often its worker was lost
+    resumes: int = 0  # how often a run went on from a saved state
     cancel_requested: bool = False
     epoch: int | None = None  # the one under way, from 1
     step: int | None = None  # within it
@@ -98,114 +122,49 @@ class Job(BaseModel):
     error: str | None = None
 
 
-# KEYS: job, index, idempotency key or ''. ARGV: id, time, fingerprint, seconds, then fields and values.
-# Answers the id that the key named before, with its fingerprint; else nothing.
-_CREATE = """
-if KEYS[3] ~= '' then
-  local before = redis.call('HMGET', KEYS[3], 'id', 'fingerprint')
-  if before[1] and redis.call('EXISTS', ARGV[5] .. before[1]) == 1 then return before end
-  redis.call('HSET', KEYS[3], 'id', ARGV[1], 'fingerprint', ARGV[3])
-  redis.call('EXPIRE', KEYS[3], ARGV[4])
-end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
-redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
-return {}
-"""
+@dataclass(frozen=True)
+class Claim:
+    """A job as it was when it was taken, and the token under which it is held."""
 
-# What a job no longer says once it is back in the queue.
-_FORGET = """
-local function forget(key)
-  redis.call('HDEL', key, 'started_at', 'epoch', 'step', 'steps', 'images_per_second', 'eta_seconds',
-             'd_loss', 'g_loss', 'd_real', 'd_fake')
-end
-"""
+    job: Job
+    token: str
 
-# The hour of Redis, so that the clocks of the hosts do not matter.
-_CLOCK = """
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
-"""
-
-# KEYS: job, leases. ARGV: id, seconds of the lease, time. Answers the number of the attempt, or nothing.
-_CLAIM = (
-    _CLOCK
-    + """
-if redis.call('HGET', KEYS[1], 'state') ~= 'queued' then return false end
-redis.call('HSET', KEYS[1], 'state', 'running', 'started_at', ARGV[3])
-redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
-return redis.call('HINCRBY', KEYS[1], 'attempt', 1)
-"""
-)
-
-# KEYS: job, leases. ARGV: id, attempt, seconds of the lease, fields and values. Answers a Standing.
-_REPORT = (
-    _CLOCK
-    + """
-local found = redis.call('HMGET', KEYS[1], 'state', 'attempt', 'cancel_requested')
-if found[1] ~= 'running' or found[2] ~= ARGV[2] then return 'lost' end
-if #ARGV > 3 then redis.call('HSET', KEYS[1], unpack(ARGV, 4)) end
-redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[1])
-return found[3] == '1' and 'canceled' or 'held'
-"""
-)
-
-# KEYS: job, leases. ARGV: id, attempt or '', 'state', the state, more fields and values.
-_LEAVE = (
-    _FORGET
-    + """
-local found = redis.call('HMGET', KEYS[1], 'state', 'attempt')
-if found[1] ~= 'running' or (ARGV[2] ~= '' and found[2] ~= ARGV[2]) then return end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-redis.call('ZREM', KEYS[2], ARGV[1])
-if ARGV[4] == 'queued' then forget(KEYS[1]) end
-"""
-)
-
-# KEYS: leases. ARGV: prefix of jobs, time. Answers the ids that are queued again.
-_REAP = (
-    _CLOCK
-    + _FORGET
-    + """
-local queued = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
-  local key = ARGV[1] .. id
-  redis.call('ZREM', KEYS[1], id)
-  local found = redis.call('HMGET', key, 'state', 'cancel_requested')
-  if found[1] == 'running' and found[2] == '1' then
-    redis.call('HSET', key, 'state', 'canceled', 'ended_at', ARGV[2])
-  elseif found[1] == 'running' then
-    redis.call('HSET', key, 'state', 'queued')
-    forget(key)
-    queued[#queued + 1] = id
-  end
-end
-return queued
-"""
-)
-
-# KEYS: job. ARGV: time.
-_CANCEL = """
-local state = redis.call('HGET', KEYS[1], 'state')
-if state == 'queued' then redis.call('HSET', KEYS[1], 'state', 'canceled', 'ended_at', ARGV[1]) end
-if state == 'running' then redis.call('HSET', KEYS[1], 'cancel_requested', 1) end
-"""
 
 _PREFIX = "digits:job:"
-_INDEX = "digits:jobs"
-_LEASES = "digits:leases"  # running jobs by the time when their lease runs out
+
+
+class Event(BaseModel):
+    """Something that has happened to a job."""
+
+    id: str  # grows from one to the next
+    kind: str  # queued, started, epoch, metric, sample, published, ended
+    data: dict[str, Any]
+
+
+_CONSTANTS = {
+    "LEASE": LEASE_SECONDS,
+    "MAX_LOST": MAX_LOST,
+    "RECONCILE": RECONCILE_SECONDS,
+    "QUIET": QUIET_SECONDS,
+    "WAKE": WAKE_SECONDS,
+    "KEPT": KEPT_SECONDS,
+    "IDEMPOTENCY": IDEMPOTENCY_SECONDS,
+    "MAX_EVENTS": MAX_EVENTS,
+}
+_SCRIPT = "".join(f"local {name} = {value}\n" for name, value in _CONSTANTS.items()) + (
+    Path(__file__).with_name("jobs.lua").read_text()
+)
 
 
 class JobStore:
-    """The jobs in one Redis. Every method is one round trip or a few, and raises ``RedisError``."""
+    """The jobs in one Redis. Every method is one round trip or two, and raises ``RedisError``."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._create = redis.register_script(_CREATE)
-        self._claim = redis.register_script(_CLAIM)
-        self._report = redis.register_script(_REPORT)
-        self._leave = redis.register_script(_LEAVE)
-        self._reap = redis.register_script(_REAP)
-        self._cancel = redis.register_script(_CANCEL)
+        self._script = redis.register_script(_SCRIPT)
+
+    def _change(self, name: str, *arguments: Any) -> Any:
+        return self._script(args=[name, *arguments])
 
     def ping(self) -> None:
         """Raise unless Redis answers."""
@@ -217,112 +176,128 @@ class JobStore:
         Raises:
             KeyReusedError: the key has made a job from another request.
         """
-        job = Job(
-            id=str(uuid.uuid4()),
-            state=JobState.QUEUED,
-            arch=request.arch,
-            recipe=request.recipe,
-            epochs=request.epochs or RECIPES[request.recipe][request.arch].epochs,
-            seed=seeds.fresh() if request.seed is None else request.seed,
-            measure_every=request.measure_every,
-            created_at=datetime.now(UTC),
-        )
-        self.ping()  # a frozen Redis would run what it was sent when it wakes: ask before sending
+        fields = {
+            "id": str(uuid.uuid4()),
+            "arch": request.arch,
+            "recipe": request.recipe,
+            "epochs": request.epochs or RECIPES[request.recipe][request.arch].epochs,
+            "seed": seeds.fresh() if request.seed is None else request.seed,
+            "measure_every": request.measure_every,
+        }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        before = self._create(
-            keys=[
-                _PREFIX + job.id,
-                _INDEX,
-                f"digits:idempotency:{idempotency_key}" if idempotency_key else "",
-            ],
-            args=[
-                job.id,
-                job.created_at.timestamp(),
-                fingerprint,
-                IDEMPOTENCY_SECONDS,
-                _PREFIX,
-                *_flat(job.model_dump(mode="json", exclude_none=True)),
-            ],
-        )
-        if not before:
-            return job, True
-        if before[1] != fingerprint:
+        self.ping()  # a frozen Redis would run what it was sent when it wakes: ask before sending
+        before, record = self._change("create", fields["id"], idempotency_key or "", fingerprint, *_flat(fields))
+        if before not in ("", fingerprint):
             raise KeyReusedError
-        earlier = self.get(before[0])
-        return (earlier, False) if earlier else self.create(request, idempotency_key)  # discarded just now
-
-    def discard(self, job_id: str) -> None:
-        """Forget a job that could not be queued."""
-        with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(_PREFIX + job_id)
-            pipe.zrem(_INDEX, job_id)
-            pipe.execute()
+        return _job(record), not before
 
     def get(self, job_id: str) -> Job | None:
         """The job, or None where there is none of this id."""
         fields = self._redis.hgetall(_PREFIX + job_id)
         return Job.model_validate(fields) if fields else None
 
+    def has_ended(self, job_id: str) -> bool | None:
+        """Whether a job has ended; None where there is none of this id."""
+        state = self._redis.hget(_PREFIX + job_id, "state")
+        return None if state is None else state not in (JobState.QUEUED, JobState.RUNNING)
+
+    def last_event(self, job_id: str) -> tuple[str, str] | None:
+        """Id and kind of the newest event of a job."""
+        entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange("digits:events:" + job_id, count=1))
+        return (entries[0][0], entries[0][1]["kind"]) if entries else None
+
     def newest(self, limit: int) -> list[Job]:
         """Up to ``limit`` jobs, newest first."""
-        ids = cast("list[str]", self._redis.zrevrange(_INDEX, 0, limit - 1))
+        ids = cast("list[str]", self._redis.zrevrange("digits:jobs", 0, limit - 1))
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hgetall(_PREFIX + job_id)
             return [Job.model_validate(fields) for fields in pipe.execute() if fields]
 
-    def queued(self) -> list[str]:
-        """The ids of all queued jobs, oldest first."""
-        ids = cast("list[str]", self._redis.zrange(_INDEX, 0, -1))
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.hget(_PREFIX + job_id, "state")
-            return [job_id for job_id, state in zip(ids, pipe.execute(), strict=True) if state == JobState.QUEUED]
-
-    def claim(self, job_id: str) -> Job | None:
+    def claim(self, job_id: str, holder: str) -> Claim | None:
         """Take a queued job to run it, on a lease; None where it is not queued (any more).
 
-        The job's ``attempt`` is the token of this claim: once another claim has been made, nothing
-        that this one reports is taken.
+        ``holder`` names the process that will know if the one that runs the job dies.
         """
-        claimed = self._claim(keys=[_PREFIX + job_id, _LEASES], args=[job_id, LEASE_SECONDS, _now()])
-        return self.get(job_id) if claimed else None
+        record = self._change("claim", job_id, holder)
+        return Claim(_job(record), _fields(record)["token"]) if record else None
 
-    def report(self, job: Job, **progress: float) -> Standing:
-        """Record the progress of a claimed job and renew its lease; how the job stands."""
-        found = self._report(
-            keys=[_PREFIX + job.id, _LEASES], args=[job.id, job.attempt, LEASE_SECONDS, *_flat(progress)]
-        )
-        return Standing(found)
+    def report(
+        self, claim: Claim, fields: Mapping[str, float] | None = None, events: Iterable[tuple[str, str]] = ()
+    ) -> Standing:
+        """Record progress and events (kind and JSON) of a claimed job, and renew its lease; how it stands."""
+        flat = _flat(fields or {})
+        told = [part for event in events for part in event]
+        return Standing(self._change("report", claim.job.id, claim.token, len(flat), *flat, *told))
 
-    def leave(self, job_id: str, state: JobState, attempt: int | None = None, **facts: Any) -> None:
-        """Record that a running job has ended, or went back to the queue (``state`` QUEUED).
+    def start_publishing(self, claim: Claim) -> Standing:
+        """How the job stands; where it is HELD, it cannot be canceled any more unless this run is lost."""
+        return Standing(self._change("start_publishing", claim.job.id, claim.token))
 
-        With ``attempt``, only if that claim still holds.
-        """
-        if state is not JobState.QUEUED:
-            facts |= {"ended_at": _now(), "eta_seconds": 0}
-        self._leave(
-            keys=[_PREFIX + job_id, _LEASES],
-            args=[job_id, "" if attempt is None else attempt, *_flat({"state": state.value, **facts})],
-        )
+    def finish(self, claim: Claim, state: JobState, **facts: int | str) -> bool:
+        """Record that a claimed job has ended; False where it is another's, and nothing is recorded."""
+        return bool(self._change("finish", claim.job.id, claim.token, state.value, *_flat(facts)))
 
-    def reap(self) -> list[str]:
-        """Return the running jobs whose lease has run out to the queue; the ids of those."""
-        return [str(job_id) for job_id in self._reap(keys=[_LEASES], args=[_PREFIX, _now()])]
+    def give_back(self, claim: Claim) -> bool:
+        """Return a claimed job to the queue, the attempt uncounted; False where it is another's."""
+        return bool(self._change("give_back", claim.job.id, claim.token))
+
+    def lose(self, job_id: str, holder: str) -> bool:
+        """Record that the process that ran the job for ``holder`` has died; False where it did not run it."""
+        return bool(self._change("lose", job_id, holder))
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a queued job at once, ask a running one to stop; its record then, None if unknown.
 
         A job that has ended stays as it is.
         """
-        self._cancel(keys=[_PREFIX + job_id], args=[_now()])
-        return self.get(job_id)
+        record = self._change("cancel", job_id)
+        return _job(record) if record else None
+
+    def reconcile(self, waiting: int, *, at_once: bool = False) -> list[str]:
+        """Return jobs with expired leases to the queue; the ids of those that need a wake-up.
+
+        ``waiting`` is the number of wake-ups that no worker has taken yet: where there are as many
+        as queued jobs, none is missing. Does nothing within ``RECONCILE_SECONDS`` of the last call
+        by anybody, unless ``at_once``.
+        """
+        return [str(job_id) for job_id in self._change("reconcile", waiting, int(at_once))]
+
+
+async def follow(redis: AsyncRedis, job_id: str, after: str) -> AsyncIterator[Event | None]:
+    """The events of a job after the id ``after`` (``0``: all), as they happen, until its last one.
+
+    Ends also where there is no such job any more. None stands for a while without any.
+    """
+    name = "digits:events:" + job_id
+    while True:
+        try:
+            streams: Any = await redis.xread({name: after}, block=int(FOLLOW_SECONDS * 1000))
+            gone = not streams and not await redis.exists(name)
+        except RedisError as error:
+            logger.warning("cannot follow job %s: %s", job_id, error)
+            await asyncio.sleep(1)
+            yield None
+            continue
+        if gone:
+            return
+        if not streams:
+            yield None
+        for _, entries in streams:
+            for after, fields in entries:
+                event = Event(id=after, kind=fields["kind"], data=json.loads(fields["data"]))
+                yield event
+                if event.kind == ENDED:
+                    return
+
+
+def _fields(record: list[str]) -> dict[str, str]:
+    return dict(zip(record[::2], record[1::2], strict=True))
+
+
+def _job(record: list[str]) -> Job:
+    return Job.model_validate(_fields(record))
 
 
 def _flat(fields: Mapping[str, Any]) -> list[Any]:
-    return [part for name, value in fields.items() for part in (name, int(value) if isinstance(value, bool) else value)]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+    return [part for name, value in fields.items() if value is not None for part in (name, value)]

@@ -10,9 +10,9 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-import time
 from typing import Any
 
 import billiard
@@ -20,18 +20,19 @@ from billiard.exceptions import WorkerLostError
 from celery import Celery, shared_task, signals
 from kombu.exceptions import OperationalError
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from worker.jobs import JobState, JobStore
+from worker.jobs import FOLLOW_SECONDS, JobState, JobStore
 from worker.settings import LOG_FORMAT, Settings
 
 logger = logging.getLogger(__name__)
 
 REDIS_SECONDS = 1.0  # for a connection, and for an answer: two calls and a message fit into 3 s
 
-REAP_SECONDS = 10.0  # between two looks for jobs whose lease has run out
+DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
 
 _QUEUE = "digits"
 _BROKER_PREFIX = "digits:broker:"
@@ -51,6 +52,13 @@ def connect(url: str) -> Redis:
         socket_timeout=REDIS_SECONDS,
         socket_connect_timeout=REDIS_SECONDS,
         retry=Retry(NoBackoff(), 0),
+    )
+
+
+def connect_to_events(url: str) -> AsyncRedis:
+    """A client for :func:`worker.jobs.follow`, which has Redis wait with its answer."""
+    return AsyncRedis.from_url(
+        url, decode_responses=True, socket_timeout=2 * FOLLOW_SECONDS, socket_connect_timeout=REDIS_SECONDS
     )
 
 
@@ -91,6 +99,7 @@ class Publisher:
             max_retries=0,
             connect_retries_timeout=REDIS_SECONDS,
         )
+        self._redis = connect(redis_url)
 
     def wake(self, job_id: str) -> None:
         """Tell a worker of a queued job.
@@ -99,6 +108,14 @@ class Publisher:
             kombu.exceptions.OperationalError: the broker does not answer.
         """
         self._celery.send_task("digits.train", [job_id], retry=False)
+
+    def waiting(self) -> int:
+        """The number of wake-ups that no worker has taken yet.
+
+        Raises:
+            redis.exceptions.RedisError: the broker does not answer.
+        """
+        return int(self._redis.llen(_BROKER_PREFIX + _QUEUE))
 
     def close(self) -> None:
         self._celery.close()
@@ -124,11 +141,8 @@ def train(job_id: str) -> None:
     from worker.run import run_job  # torch, and only here
 
     settings = Settings()
-    if run_job(job_id, _store(settings), settings, _stopping.is_set) is JobState.QUEUED:
-        try:
-            Publisher(_url(settings)).wake(job_id)
-        except OperationalError as error:  # the worker that looks after jobs will
-            logger.warning("job %s is queued, but no worker could be told: %s", job_id, error)
+    if run_job(job_id, _store(settings), settings, _stopping.is_set, _holder(os.getppid())) is JobState.QUEUED:
+        _wake(job_id, settings)
 
 
 @signals.setup_logging.connect
@@ -138,39 +152,51 @@ def _set_up_logging(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _look_after_jobs(**_: Any) -> None:
-    """In the parent: return lost jobs to the queue, and see that queued ones have a wake-up, for ever.
+    """In the parent."""
+    from worker.reconciler import Reconciler
 
-    A wake-up is lost when the broker is emptied, or when a child dies before it has claimed the job.
-    """
     settings = Settings()
-    redis, store, publisher = connect(_url(settings)), _store(settings), Publisher(_url(settings))
-
-    def keep_looking() -> None:
-        while True:
-            try:
-                store.reap()
-                if redis.llen(_BROKER_PREFIX + _QUEUE) == 0:  # so no wake-up is sent while others wait
-                    for job_id in store.queued():
-                        publisher.wake(job_id)  # a second one for the same job does nothing
-            except (RedisError, OperationalError) as error:
-                logger.warning("cannot look for lost jobs: %s", error)
-            time.sleep(REAP_SECONDS)
-
-    threading.Thread(target=keep_looking, daemon=True, name="lost jobs").start()
+    Reconciler(_url(settings), settings)
 
 
 @signals.worker_shutting_down.connect
 def _stop_children(**_: Any) -> None:
     """In the parent: Celery would wait for the training to end, so tell the child to stop."""
-    for child in billiard.active_children():
-        os.kill(child.pid, signal.SIGTERM)
+
+    def send(number: int) -> None:
+        for child in billiard.active_children():
+            os.kill(child.pid, number)
+
+    send(signal.SIGTERM)
+    last_resort = threading.Timer(DRAIN_SECONDS, send, [signal.SIGKILL])
+    last_resort.daemon = True
+    last_resort.start()
 
 
 @signals.task_failure.connect
 def _record_lost_child(args: tuple[str, ...], exception: BaseException, **_: Any) -> None:
-    """In the parent: a child that was killed could not record how its job ended."""
-    if isinstance(exception, WorkerLostError):
-        _store(Settings()).leave(args[0], JobState.FAILED, error=f"the training process was lost: {exception}")
+    """In the parent: a child that was killed could not give its job back."""
+    if not isinstance(exception, WorkerLostError):
+        return
+    settings = Settings()
+    try:
+        if _store(settings).lose(args[0], _holder(os.getpid())):
+            logger.warning("the training process of job %s was lost", args[0])
+            _wake(args[0], settings)
+    except RedisError as error:  # its lease will run out
+        logger.warning("cannot record that job %s lost its training process: %s", args[0], error)
+
+
+def _wake(job_id: str, settings: Settings) -> None:
+    try:
+        Publisher(_url(settings)).wake(job_id)
+    except OperationalError as error:  # the reconciler will
+        logger.warning("job %s is queued, but no worker could be told: %s", job_id, error)
+
+
+def _holder(worker_pid: int) -> str:
+    """A name of one worker, which runs one child at a time."""
+    return f"{socket.gethostname()}:{worker_pid}"
 
 
 def signal_on_parent_death(number: int) -> None:

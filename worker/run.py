@@ -4,8 +4,11 @@ The only module of the worker that imports both torch and the job records; the q
 in the training child alone.
 """
 
+import base64
+import io
 import logging
-import time
+import pickle
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -13,66 +16,116 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from redis.exceptions import RedisError
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from models import checkpoint, classifier, device, mnist, sampling
 from models import metrics as measures
 from models.archs import ARCHS
-from worker import training
-from worker.jobs import Job, JobState, JobStore, Standing
+from worker import saved, training
+from worker.jobs import JobState, JobStore, Standing
+from worker.lease import Lease
 from worker.recipes import RECIPES, Recipe
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-REPORT_SECONDS = 1.0  # between two writes of a job's progress, each of which reads its cancel flag
-RETRY_SECONDS = 1.0  # between two tries to record how a job ended while Redis is away
+POLL_SECONDS = 0.2  # between two looks whether a measurement is to be broken off
+SHOWN = 4  # columns and rows of the picture in a sample event
 
 
-def run_job(job_id: str, store: JobStore, settings: Settings, stopping: Callable[[], bool]) -> JobState | None:
+class _StoppedError(Exception):
+    """The run was told to stop."""
+
+
+def run_job(
+    job_id: str, store: JobStore, settings: Settings, stopping: Callable[[], bool], holder: str
+) -> JobState | None:
     """Claim a job, train, publish; record how it ended.
 
-    Returns the state in which it leaves the job, QUEUED where ``stopping`` ended it early (it then
-    needs another wake-up); None where the job is another worker's, or was canceled before.
+    ``holder`` names the process that will know if this one dies, ``stopping`` says whether the
+    worker is about to end. Returns the state in which it leaves the job, QUEUED where ``stopping``
+    ended it early (it then needs another wake-up); None where the job is another worker's, or was
+    canceled before.
     """
-    job = store.claim(job_id)  # where it raises, the job stays queued and gets another wake-up
-    if job is None:
+    claim = store.claim(job_id, holder)  # where it raises, the job stays queued and gets another wake-up
+    if claim is None:
         logger.info("job %s is not queued: nothing to do", job_id)
         return None
-    end: JobState
-    facts: dict[str, int | str] = {}
-    watch = _Watch(store, job, stopping)
-    try:
-        if version := _train_and_publish(job, settings, watch):
-            end, facts = JobState.SUCCEEDED, {"version": version}
-        elif watch.standing is Standing.LOST:
-            logger.warning("job %s went to another worker: nothing is published here", job.id)
-            return None
-        elif watch.standing is Standing.CANCELED:
-            end = JobState.CANCELED
-        else:
-            end = JobState.QUEUED
-    except Exception as error:  # whatever it was, the job must not stay running
-        logger.exception("job %s failed", job.id)
-        end, facts = JobState.FAILED, {"error": f"{type(error).__name__}: {error}"}
-    while True:
+    with Lease(store, claim, stopping) as lease:
+        end: JobState
+        facts: dict[str, int | str] = {}
         try:
-            store.leave(job.id, end, job.attempt, **facts)
-            break
-        except RedisError as error:
-            logger.warning("cannot record the end of job %s: %s", job.id, error)
-            if stopping() and end is JobState.QUEUED:
-                break  # its lease will run out
-            time.sleep(RETRY_SECONDS)
-    logger.info("job %s: %s %s", job.id, end.value, facts or "")
+            end, facts = JobState.SUCCEEDED, {"version": _publish_once(lease, settings)}
+        except _StoppedError:
+            end = JobState.CANCELED if lease.standing is Standing.CANCELED else JobState.QUEUED
+        except Exception as error:  # whatever it was, the job must not stay running
+            end, facts = JobState.FAILED, {"error": f"{type(error).__name__}: {error}"}
+            if lease.standing is not Standing.LOST:
+                logger.exception("job %s failed", job_id)
+        if not (lease.give_back() if end is JobState.QUEUED else lease.finish(end, **facts)):
+            logger.warning("job %s is not this worker's any more", job_id)
+            return None
+        if end is not JobState.QUEUED:
+            saved.remove(settings.model_dir, job_id)
+    logger.info("job %s: %s %s", job_id, end.value, facts or "")
     return end
 
 
-def measuring(recipe: Recipe, data_dir: Path, on_progress: Callable[[], object] = lambda: None) -> training.Measure:
+def _publish_once(lease: Lease, settings: Settings) -> int:
+    """The version of a job: the one that an earlier run of it has made, or what training gives.
+
+    Raises:
+        _StoppedError: the run was told to stop.
+        NotHeldError: the job is another worker's.
+    """
+    job = lease.job
+    if before := checkpoint.published(settings.model_dir, job.arch, job.id):
+        return before.version
+    if job.cancel_requested:  # while its version might have been published: only now it can be canceled
+        lease.standing = Standing.CANCELED
+        raise _StoppedError
+    checkpoint.require_writable(settings.model_dir, job.arch)
+    folder = saved.open_folder(settings.model_dir, job.id)
+    where = device.resolve(settings.device)
+    recipe = replace(RECIPES[job.recipe][job.arch], epochs=job.epochs)
+    watch = _Watch(lease, folder)
+    measure = watch.breaking_off(measuring(recipe, settings.data_dir))
+    trained = training.train(
+        recipe=recipe,
+        images=mnist.load(settings.data_dir),
+        seed=job.seed,
+        device=where,
+        on_progress=watch.on_progress,
+        should_stop=lease.should_stop,
+        measure=measure,
+        measure_every=job.measure_every,
+        on_state=watch.on_state,
+        resume=watch.resumed(),
+    )
+    if trained is None or trained.history[-1].epoch < recipe.epochs:
+        raise _StoppedError
+    figures = final_metrics(trained, recipe, measure)
+    if not trained.history[-1].metrics:  # which would have been told of
+        lease.tell("metric", {"epoch": recipe.epochs, **figures})
+    if not lease.start_publishing():
+        raise _StoppedError
+    return publish(
+        trained,
+        recipe,
+        seed=job.seed,
+        where=where,
+        model_dir=settings.model_dir,
+        metrics=figures,
+        job=job.id,
+        scratch=folder,
+    ).version
+
+
+def measuring(recipe: Recipe, data_dir: Path) -> training.Measure:
     """A function that measures a generator of ``recipe`` by the images of the seeds 0, 1, 2 ….
 
-    ``on_progress`` is called now and then while it works: it takes about ten seconds.
+    It takes about ten seconds.
 
     Raises:
         mnist.DatasetError: the test images are missing or damaged.
@@ -85,11 +138,7 @@ def measuring(recipe: Recipe, data_dir: Path, on_progress: Callable[[], object] 
 
     def measure(G: nn.Module) -> dict[str, float]:
         z = sampling.latents(range(measures.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
-        drawn = []
-        for some in z.split(1_000):
-            drawn.append(sampling.images(G, some))
-            on_progress()
-        return measures.measure(torch.cat(drawn), real())
+        return measures.measure(torch.cat([sampling.images(G, some) for some in z.split(1_000)]), real())
 
     return measure
 
@@ -103,6 +152,7 @@ def publish(
     model_dir: Path,
     metrics: Mapping[str, float],
     job: str | None = None,
+    scratch: Path | None = None,
 ) -> checkpoint.Manifest:
     """Publish what a run gave as a new version, with all that is needed to run it again."""
     arch = ARCHS[recipe.arch]
@@ -135,6 +185,7 @@ def publish(
         discriminator=trained.discriminator,
         samples=torch.stack(trained.samples),
         history=[asdict(epoch) for epoch in trained.history],
+        scratch=scratch,
     )
 
 
@@ -148,79 +199,85 @@ def final_metrics(trained: training.Trained, recipe: Recipe, measure: training.M
 
 
 class _Watch:
-    """The callbacks of a job's run: report progress now and then, and learn whether to stop."""
+    """The callbacks of a job's training: progress and events for the record, states for the folder."""
 
-    def __init__(self, store: JobStore, job: Job, stopping: Callable[[], bool]) -> None:
-        self.store = store
-        self.job = job
-        self.stopping = stopping
-        self.standing = Standing.HELD
-        self._reported = 0.0
-        self._last: training.Epoch | None = None
+    def __init__(self, lease: Lease, folder: Path) -> None:
+        self._lease = lease
+        self._folder = folder
+        self._told = 0  # the last epoch that was told of
+        self._measured = 0  # the last one whose metrics were
 
     def on_progress(self, progress: training.Progress) -> None:
-        now = time.monotonic()
-        if now - self._reported < REPORT_SECONDS and progress.last is self._last:
-            return
-        self._reported, self._last = now, progress.last
-        last = asdict(progress.last) if progress.last else {}
-        try:
-            self.standing = self.store.report(
-                self.job,
-                epoch=progress.epoch,
-                step=progress.step,
-                steps=progress.steps,
-                images_per_second=round(progress.images_per_second, 1),
-                eta_seconds=round(progress.eta_seconds, 1),
-                **{name: last[name] for name in ("d_loss", "g_loss", "d_real", "d_fake") if last},
-            )
-        except RedisError as error:  # training goes on without Redis
-            logger.warning("cannot report the progress of job %s: %s", self.job.id, error)
+        fields: dict[str, float] = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "steps": progress.steps,
+            "images_per_second": round(progress.images_per_second, 1),
+            "eta_seconds": round(progress.eta_seconds, 1),
+        }
+        if last := progress.last:
+            fields |= {name: getattr(last, name) for name in ("d_loss", "g_loss", "d_real", "d_fake")}
+            if last.metrics and last.epoch > self._measured:
+                self._measured = last.epoch
+                self._lease.tell("metric", {"epoch": last.epoch, **last.metrics})
+        self._lease.show(fields)
 
-    def renew(self) -> None:
-        """Keep the job between two reports of progress."""
-        try:
-            self.standing = self.store.report(self.job)
-        except RedisError as error:
-            logger.warning("cannot renew the lease of job %s: %s", self.job.id, error)
+    def on_state(self, state: training.State) -> None:
+        """Save the state; tell of an epoch that has just ended."""
+        self._lease.require()
+        content = io.BytesIO()
+        torch.save(state, content)
+        saved.write(self._folder, state["number"], content.getvalue())
+        if state["history"] and state["history"][-1]["epoch"] > self._told:
+            self._tell(state["history"][-1], state["samples"][-1])
 
-    def should_stop(self) -> bool:
-        return self.standing is not Standing.HELD or self.stopping()
-
-    def may_publish(self) -> bool:
-        """Whether the job is still this run's; waits for Redis, since nobody else can tell."""
-        while True:
+    def resumed(self) -> training.State | None:
+        """The newest state that an earlier run of the job has left, if any."""
+        for content in saved.read(self._folder):
             try:
-                self.standing = self.store.report(self.job)
-                return self.standing is Standing.HELD
-            except RedisError as error:
-                logger.warning("cannot ask whether job %s may be published: %s", self.job.id, error)
-                if self.stopping():
-                    return False
-                time.sleep(RETRY_SECONDS)
+                state: training.State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+                logger.warning("a saved state of job %s cannot be used: %s", self._lease.job.id, error)
+                continue
+            logger.info("job %s goes on at step %d", self._lease.job.id, state["number"])
+            self._lease.show({"resumes": self._lease.job.resumes + 1})
+            self._told = self._measured = state["history"][-1]["epoch"] if state["history"] else 0
+            return state
+        return None
+
+    def breaking_off(self, measure: training.Measure) -> training.Measure:
+        """``measure``, but it ends with a _StoppedError as soon as the run is to stop."""
+
+        def breaks_off(G: nn.Module) -> Mapping[str, float]:
+            found: list[Mapping[str, float] | Exception] = []
+
+            def call() -> None:
+                try:
+                    found.append(measure(G))
+                except Exception as error:
+                    found.append(error)
+
+            thread = threading.Thread(target=call, daemon=True, name="measure")
+            thread.start()
+            while thread.is_alive():
+                thread.join(POLL_SECONDS)
+                if self._lease.should_stop():
+                    raise _StoppedError  # the process, which ends soon, takes the thread along
+            if isinstance(found[0], Exception):
+                raise found[0]
+            return found[0]
+
+        return breaks_off
+
+    def _tell(self, epoch: Mapping[str, object], samples: Tensor) -> None:
+        self._told = int(str(epoch["epoch"]))
+        self._lease.tell("epoch", {name: value for name, value in epoch.items() if name != "metrics"})
+        self._lease.tell("sample", {"epoch": self._told, "png": base64.b64encode(_png(samples)).decode()})
 
 
-def _train_and_publish(job: Job, settings: Settings, watch: _Watch) -> int | None:
-    """The version made, or None where the run was stopped."""
-    checkpoint.require_writable(settings.model_dir, job.arch)
-    where = device.resolve(settings.device)
-    recipe = replace(RECIPES[job.recipe][job.arch], epochs=job.epochs)
-    measure = measuring(recipe, settings.data_dir, watch.renew)
-    trained = training.train(
-        recipe=recipe,
-        images=mnist.load(settings.data_dir),
-        seed=job.seed,
-        device=where,
-        on_progress=watch.on_progress,
-        should_stop=watch.should_stop,
-        measure=measure,
-        measure_every=job.measure_every,
-    )
-    if trained is None or trained.history[-1].epoch < recipe.epochs:
-        return None
-    figures = final_metrics(trained, recipe, measure)
-    if not watch.may_publish():
-        return None
-    return publish(
-        trained, recipe, seed=job.seed, where=where, model_dir=settings.model_dir, metrics=figures, job=job.id
-    ).version
+def _png(samples: Tensor) -> bytes:
+    """The first 16 of ``[n, 28, 28]`` uint8 as a square picture."""
+    rows = samples[: SHOWN**2].unflatten(0, (SHOWN, SHOWN)).transpose(1, 2).flatten(0, 1).flatten(1)
+    content = io.BytesIO()
+    Image.fromarray(rows.numpy()).save(content, "png")
+    return content.getvalue()

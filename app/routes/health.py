@@ -5,6 +5,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from app.dependencies import GeneratorsDep, ResourcesDep
+from app.errors import Unavailable
 from models.archs import ARCHS
 
 router = APIRouter(tags=["health"])
@@ -25,15 +26,15 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
-def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: Response) -> Readiness:
+async def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: Response) -> Readiness:
     """Whether ``/generate`` can answer for every architecture, and how the parts are."""
     counts = {arch: sum(1 for e in generators.entries if e.arch == arch and e.generator) for arch in ARCHS}
     redis = "not configured"
     if resources.training:
         try:
-            resources.training.jobs.ping()
+            await resources.training.ask(resources.training.jobs.ping)
             redis = "ok"
-        except RedisError:
+        except (RedisError, Unavailable):
             redis = "away"
     ready = all(counts.values())
     if not ready:

@@ -1,5 +1,8 @@
 """The routes of jobs, with no worker: what is queued stays queued."""
 
+import json
+import threading
+
 import httpx
 
 from worker.jobs import JobState, JobStore
@@ -41,15 +44,50 @@ def test_a_queued_job_is_canceled_at_once_and_again(api: httpx.Client, store: Jo
 
 def test_a_running_job_is_asked_to_stop(api: httpx.Client, store: JobStore) -> None:
     job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
-    store.claim(job_id)
+    store.claim(job_id, "worker")
     answer = api.delete(f"/jobs/{job_id}")
     assert (answer.status_code, answer.json()["state"], answer.json()["cancel_requested"]) == (202, "running", True)
 
 
 def test_an_ended_job_cannot_be_canceled(api: httpx.Client, store: JobStore) -> None:
     job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
-    store.claim(job_id)
-    store.leave(job_id, JobState.SUCCEEDED, version=2)
+    claim = store.claim(job_id, "worker")
+    assert claim is not None
+    store.finish(claim, JobState.SUCCEEDED, version=2)
     answer = api.delete(f"/jobs/{job_id}")
     assert answer.status_code == 409
     assert "succeeded" in answer.json()["detail"]
+
+
+def events_of(api: httpx.Client, job_id: str, **headers: str) -> list[dict[str, str]]:
+    """The server-sent events of a job until their stream is closed, comments left out."""
+    events: list[dict[str, str]] = []
+    with api.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        for block in "".join(answer.iter_text()).split("\n\n"):
+            lines = [line.partition(": ") for line in block.splitlines() if not line.startswith(":")]
+            if lines:
+                events.append({name: value for name, _, value in lines})
+    return events
+
+
+def test_the_events_of_a_job_are_streamed_to_its_end_and_from_any_of_them(api: httpx.Client, store: JobStore) -> None:
+    job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
+    claim = store.claim(job_id, "worker")
+    assert claim is not None
+    ended = threading.Timer(1.0, store.finish, [claim, JobState.SUCCEEDED], {"version": 2})
+    ended.start()  # while the stream is open
+    events = events_of(api, job_id)
+    assert [event["event"] for event in events] == ["queued", "started", "published", "ended"]
+    assert json.loads(events[2]["data"]) == {"version": 2}
+    assert events_of(api, job_id, **{"Last-Event-ID": events[1]["id"]}) == events[2:]
+    answer = api.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": events[-1]["id"]})
+    assert (answer.status_code, answer.content) == (204, b"")  # a browser does not come again
+
+
+def test_bad_streams_are_refused(api: httpx.Client, store: JobStore) -> None:
+    assert api.get("/jobs/none/events").status_code == 404
+    job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
+    answer = api.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": "x"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["field"] == "last-event-id"

@@ -12,6 +12,7 @@ import pytest
 
 from app.valkey import free_port
 from tests.processes import PATIENCE_SECONDS, Process, answers, eventually, running
+from tests.system.hosts import Hosts, running_hosts
 
 PARTS = {"valkey": "valkey-server", "worker": "app.cli worker", "api": "app.cli serve"}
 
@@ -90,4 +91,30 @@ def running_service(folder: Path) -> Iterator[Service]:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     with running_service(tmp_path) as running:
+        yield running
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.config.getoption("--unprotected"):
+        names = [mark.args[0] for mark in metafunc.definition.iter_markers("protection")]
+        if "off" in metafunc.fixturenames:
+            metafunc.parametrize("off", [pytest.param(name, marks=pytest.mark.xfail(strict=True)) for name in names])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--unprotected"):
+        items[:] = [item for item in items if item.get_closest_marker("protection")]
+
+
+@pytest.fixture
+def off() -> str:
+    """The protections that are taken away, as a comma-separated list."""
+    return ""
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, request: pytest.FixtureRequest, off: str) -> Iterator[Hosts]:
+    """Hosts of the test's own, quick to notice a fault, with the changes that its marks ask for."""
+    changes = ["quick", *(mark.args[0] for mark in request.node.iter_markers("changes")), off]
+    with running_hosts(tmp_path, ",".join(changes)) as running:
         yield running

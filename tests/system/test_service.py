@@ -1,11 +1,9 @@
 """From a request to a version and a picture, with every part real and full MNIST."""
 
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from models.archs import ARCHS
@@ -63,16 +61,15 @@ def test_a_running_job_is_canceled_and_the_next_one_runs(shared: Service) -> Non
     shared.wait_for(next_id, "succeeded")
 
 
-def test_a_killed_training_process_fails_its_job_and_the_next_one_runs(shared: Service) -> None:
-    job_id = shared.train(arch="vanilla", epochs=1000)
+def test_a_killed_training_process_is_followed_by_another(shared: Service) -> None:
+    job_id = shared.train(arch="vanilla", recipe="book", epochs=2)
     eventually(lambda: shared.job(job_id)["step"], "it trains")
     worker = shared.part("worker")
     assert worker is not None
     trainer = max(worker.children(recursive=True), key=lambda child: child.memory_info().rss)
     trainer.kill()
-    assert "training process was lost" in shared.wait_for(job_id, "failed")["error"]
-    next_id = shared.train(arch="vanilla", recipe="book", epochs=1)
-    shared.wait_for(next_id, "succeeded")
+    job = shared.wait_for(job_id, "succeeded")
+    assert (job["attempt"], job["lost_leases"]) == (2, 1)
 
 
 def test_a_job_whose_wake_up_was_lost_still_runs(shared: Service) -> None:
@@ -81,32 +78,3 @@ def test_a_job_whose_wake_up_was_lost_still_runs(shared: Service) -> None:
     redis = connect(worker.environ()["DIGITS_REDIS_URL"])
     job, _ = JobStore(redis).create(TrainRequest.model_validate({"arch": "vanilla", "recipe": "book", "epochs": 1}))
     shared.wait_for(job.id, "succeeded")
-
-
-def answered(api: httpx.Client, method: str, path: str, **request: Any) -> tuple[int, float]:
-    began = time.monotonic()
-    status = api.request(method, path, **request).status_code
-    return status, time.monotonic() - began
-
-
-def test_while_redis_does_not_answer_pictures_are_drawn_and_training_says_so_in_time(shared: Service) -> None:
-    before = len(shared.api.get("/jobs").json())
-    valkey = shared.part("valkey")
-    assert valkey is not None
-    valkey.send_signal(signal.SIGSTOP)
-    try:
-        for _ in range(3):
-            status, seconds = answered(shared.api, "POST", "/train", json={"arch": "wgan"})
-            assert (status, seconds < 3) == (503, True)
-            status, seconds = answered(shared.api, "GET", "/jobs")
-            assert (status, seconds < 3) == (503, True)
-            assert shared.api.post("/generate", params={"arch": "wgan"}).status_code == 200
-        problem = shared.api.post("/train", json={"arch": "wgan"}).json()
-        assert "redis" in problem["detail"]
-        assert shared.api.get("/readyz").json()["redis"] == "away"
-    finally:
-        valkey.send_signal(signal.SIGCONT)
-    eventually(shared.ready, "redis answers again")
-    assert len(shared.api.get("/jobs").json()) == before  # what was answered with 503 is not queued
-    job_id = shared.train(arch="vanilla", recipe="book", epochs=1)
-    shared.wait_for(job_id, "succeeded")

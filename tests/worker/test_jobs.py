@@ -1,11 +1,31 @@
+import asyncio
 import threading
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from models import seeds
-from worker.jobs import MAX_EPOCHS, Job, JobState, JobStore, KeyReusedError, Standing, TrainRequest
-from worker.queue import connect
+from worker import jobs
+from worker.jobs import (
+    KEPT_SECONDS,
+    LEASE_SECONDS,
+    MAX_EPOCHS,
+    MAX_EVENTS,
+    MAX_LOST,
+    QUIET_SECONDS,
+    RECONCILE_SECONDS,
+    Claim,
+    Event,
+    Job,
+    JobState,
+    JobStore,
+    KeyReusedError,
+    Standing,
+    TrainRequest,
+    follow,
+)
+from worker.queue import connect, connect_to_events
 from worker.recipes import RECIPES, ArchName
 
 
@@ -28,8 +48,10 @@ def test_choices_are_kept(store: JobStore) -> None:
 
 def test_an_unknown_id_is_no_job(store: JobStore) -> None:
     assert store.get("nothing") is None
-    assert store.claim("nothing") is None
+    assert store.has_ended("nothing") is None
+    assert store.claim("nothing", "worker") is None
     assert store.cancel("nothing") is None
+    assert store.last_event("nothing") is None
 
 
 def test_jobs_are_listed_newest_first(store: JobStore) -> None:
@@ -37,29 +59,40 @@ def test_jobs_are_listed_newest_first(store: JobStore) -> None:
     assert [job.id for job in store.newest(3)] == ids[:1:-1]
 
 
-def test_a_job_goes_through_its_states(store: JobStore) -> None:
-    job_id = queue_job(store).id
-    claimed = store.claim(job_id)
-    assert claimed is not None
-    assert claimed.state is JobState.RUNNING
-    assert claimed.started_at is not None
-    assert store.report(claimed, epoch=2, d_loss=0.5) is Standing.HELD
-    store.leave(job_id, JobState.SUCCEEDED, version=7)
-    job = store.get(job_id)
+def claimed(store: JobStore, job_id: str | None = None) -> Claim:
+    claim = store.claim(job_id or queue_job(store).id, "worker")
+    assert claim is not None
+    return claim
+
+
+def found(store: JobStore, claim: Claim) -> Job:
+    job = store.get(claim.job.id)
     assert job is not None
+    return job
+
+
+def test_a_job_goes_through_its_states(store: JobStore) -> None:
+    claim = claimed(store)
+    assert claim.job.state is JobState.RUNNING
+    assert claim.job.started_at is not None
+    assert store.has_ended(claim.job.id) is False
+    assert store.report(claim, {"epoch": 2, "d_loss": 0.5}) is Standing.HELD
+    assert store.finish(claim, JobState.SUCCEEDED, version=7)
+    job = found(store, claim)
     assert (job.state, job.epoch, job.d_loss, job.version) == (JobState.SUCCEEDED, 2, 0.5, 7)
     assert job.ended_at is not None
+    assert store.has_ended(job.id) is True
 
 
 def test_one_of_many_claims_wins(store: JobStore) -> None:
     job_id = queue_job(store).id
     ready = threading.Barrier(8)
-    won: list[Job] = []
+    won: list[Claim] = []
 
     def claim() -> None:
         ready.wait()
-        if job := store.claim(job_id):
-            won.append(job)
+        if claim := store.claim(job_id, "worker"):
+            won.append(claim)
 
     threads = [threading.Thread(target=claim) for _ in range(8)]
     for thread in threads:
@@ -70,83 +103,152 @@ def test_one_of_many_claims_wins(store: JobStore) -> None:
 
 
 def test_an_ended_job_never_changes(store: JobStore) -> None:
-    job_id = queue_job(store).id
-    claimed = store.claim(job_id)
-    assert claimed is not None
-    store.leave(job_id, JobState.FAILED, error="broken")
-    ended = store.get(job_id)
-    assert store.report(claimed, epoch=9) is Standing.LOST
-    assert store.claim(job_id) is None
-    store.leave(job_id, JobState.SUCCEEDED, version=1)
-    assert store.cancel(job_id) == ended == store.get(job_id)
+    claim = claimed(store)
+    store.finish(claim, JobState.FAILED, error="broken")
+    ended = found(store, claim)
+    assert store.report(claim, {"epoch": 9}) is Standing.LOST
+    assert store.start_publishing(claim) is Standing.LOST
+    assert store.claim(ended.id, "worker") is None
+    assert not store.finish(claim, JobState.SUCCEEDED, version=1)
+    assert not store.give_back(claim)
+    assert not store.lose(ended.id, "worker")
+    assert store.cancel(ended.id) == ended == found(store, claim)
 
 
-def test_a_returned_job_can_be_claimed_again(store: JobStore) -> None:
-    job_id = queue_job(store).id
-    queued = store.get(job_id)
-    claimed = store.claim(job_id)
-    assert claimed is not None
-    store.report(claimed, epoch=1, d_loss=0.5)
-    store.leave(job_id, JobState.QUEUED)
-    assert store.queued() == [job_id]
-    assert queued is not None
-    assert store.get(job_id) == queued.model_copy(update={"attempt": 1})  # its progress is forgotten
-    assert store.claim(job_id) is not None
-    assert store.queued() == []
+def test_an_ended_job_and_its_events_are_kept_for_a_month(store: JobStore) -> None:
+    claim = claimed(store)
+    names = (f"digits:job:{claim.job.id}", f"digits:events:{claim.job.id}")
+    assert [store._redis.ttl(name) for name in names] == [-1, -1]
+    store.finish(claim, JobState.SUCCEEDED, version=1)
+    assert all(0 <= KEPT_SECONDS - store._redis.ttl(name) < 60 for name in names)
+    store._redis.delete(*names)
+    store._redis.zadd("digits:jobs", {claim.job.id: 0})
+    store.reconcile(0, at_once=True)
+    assert store._redis.zcard("digits:jobs") == 0  # nor does the list keep it
 
 
-def let_lease_run_out(store: JobStore, job: Job) -> None:
-    store._redis.zadd("digits:leases", {job.id: 0})
+def test_a_job_that_was_given_back_can_be_claimed_again_and_the_attempt_does_not_count(store: JobStore) -> None:
+    first = claimed(store)
+    store.report(first, {"epoch": 1, "d_loss": 0.5})
+    assert store.give_back(first)
+    job = found(store, first)
+    assert (job.state, job.attempt, job.lost_leases, job.epoch) == (JobState.QUEUED, 0, 0, 1)
+    second = claimed(store, job.id)
+    assert second.job.attempt == 1
+    assert second.token != first.token  # the first one, should it wake up, can write nothing
+    assert store.report(first) is Standing.LOST
+
+
+def let_lease_run_out(store: JobStore, claim: Claim) -> None:
+    store._redis.zadd("digits:leases", {claim.job.id: 0})
+
+
+def reconcile(store: JobStore, waiting: int = 0) -> list[str]:
+    """A pass some seconds after the last one: Redis was not away."""
+    now = store._redis.time()
+    store._redis.set("digits:reconciled", now[0])
+    return store.reconcile(waiting, at_once=True)
 
 
 def test_a_job_whose_lease_ran_out_returns_to_the_queue(store: JobStore) -> None:
-    lost = store.claim(queue_job(store).id)
-    held = store.claim(queue_job(store).id)
-    assert lost is not None
-    assert held is not None
+    lost, held = claimed(store), claimed(store)
     let_lease_run_out(store, lost)
-    assert store.reap() == [lost.id]
-    assert store.reap() == []
-    assert store.queued() == [lost.id]
+    assert reconcile(store) == [lost.job.id]
+    assert reconcile(store) == []
+    assert (found(store, lost).state, found(store, lost).lost_leases) == (JobState.QUEUED, 1)
     assert store.report(held) is Standing.HELD
 
 
 def test_a_report_renews_the_lease(store: JobStore) -> None:
-    job = store.claim(queue_job(store).id)
-    assert job is not None
-    let_lease_run_out(store, job)
-    assert store.report(job) is Standing.HELD
-    assert store.reap() == []
+    claim = claimed(store)
+    let_lease_run_out(store, claim)
+    assert store.report(claim) is Standing.HELD
+    reconcile(store)
+    assert store.report(claim) is Standing.HELD
+
+
+def test_no_lease_is_taken_for_lost_for_a_while_after_redis_was_away(store: JobStore) -> None:
+    reconcile(store)
+    claim = claimed(store)
+    let_lease_run_out(store, claim)
+    store._redis.set("digits:reconciled", store._redis.time()[0] - LEASE_SECONDS)  # the last pass before
+    assert store.reconcile(0, at_once=True) == []
+    assert reconcile(store) == []
+    assert 0 <= QUIET_SECONDS - store._redis.ttl("digits:quiet") < 10
+    store._redis.delete("digits:quiet")  # time passes
+    assert reconcile(store) == [claim.job.id]
+
+
+def test_one_of_many_reconciles_at_a_time(store: JobStore) -> None:
+    reconcile(store)
+    claim = claimed(store)
+    let_lease_run_out(store, claim)
+    assert store.reconcile(0) == []
+    assert 0 < store._redis.pttl("digits:reconciling") <= RECONCILE_SECONDS * 1000
+    store._redis.delete("digits:reconciling")
+    assert store.reconcile(0) == [claim.job.id]
+
+
+def test_a_queued_job_gets_another_wake_up_only_where_one_is_missing(store: JobStore) -> None:
+    job = queue_job(store)
+    assert reconcile(store) == []  # it has just had one
+    store._redis.hset(f"digits:job:{job.id}", "woken_at", 0)
+    assert reconcile(store, waiting=1) == []  # it waits in the queue
+    assert reconcile(store) == [job.id]
+    assert reconcile(store) == []
 
 
 def test_a_run_that_lost_its_lease_can_write_nothing(store: JobStore) -> None:
-    first = store.claim(queue_job(store).id)
-    assert first is not None
+    first = claimed(store)
     let_lease_run_out(store, first)
-    store.reap()
+    reconcile(store)
     assert store.report(first) is Standing.LOST
-    second = store.claim(first.id)
-    assert second is not None
-    assert (first.attempt, second.attempt) == (1, 2)
-    assert store.report(first, epoch=9) is Standing.LOST
-    store.leave(first.id, JobState.SUCCEEDED, first.attempt, version=9)
-    assert store.get(first.id) == second
-    store.leave(second.id, JobState.SUCCEEDED, second.attempt, version=2)
-    ended = store.get(first.id)
-    assert ended is not None
-    assert (ended.state, ended.version) == (JobState.SUCCEEDED, 2)
-    assert store.reap() == []
+    second = claimed(store, first.job.id)
+    assert (second.job.attempt, second.job.lost_leases) == (2, 1)
+    assert store.report(first, {"epoch": 9}, [("epoch", "{}")]) is Standing.LOST
+    assert store.start_publishing(first) is Standing.LOST
+    assert not store.finish(first, JobState.SUCCEEDED, version=9)
+    assert not store.give_back(first)
+    assert found(store, first) == second.job
+    assert store.finish(second, JobState.SUCCEEDED, version=2)
+    assert (found(store, first).state, found(store, first).version) == (JobState.SUCCEEDED, 2)
+
+
+def test_a_job_that_lost_its_worker_three_times_has_failed(store: JobStore) -> None:
+    job_id = queue_job(store).id
+    for attempt in range(1, MAX_LOST + 1):
+        claim = claimed(store, job_id)
+        assert claim.job.attempt == attempt
+        assert not store.lose(job_id, "another worker")
+        assert store.lose(job_id, "worker")
+    job = found(store, claim)
+    assert (job.state, job.lost_leases) == (JobState.FAILED, 3)
+    assert job.error == "worker lost: 3 attempts ended without a word"
 
 
 def test_a_lost_job_that_was_to_be_canceled_is(store: JobStore) -> None:
-    job = store.claim(queue_job(store).id)
+    claim = claimed(store)
+    store.cancel(claim.job.id)
+    let_lease_run_out(store, claim)
+    assert reconcile(store) == []
+    assert found(store, claim).state is JobState.CANCELED
+
+
+def test_a_job_that_may_have_been_published_only_a_worker_cancels(store: JobStore) -> None:
+    claim = claimed(store)
+    assert store.start_publishing(claim) is Standing.HELD
+    store.cancel(claim.job.id)
+    assert store.lose(claim.job.id, "worker")
+    assert found(store, claim).state is JobState.QUEUED
+    job = store.cancel(claim.job.id)
     assert job is not None
-    store.cancel(job.id)
-    let_lease_run_out(store, job)
-    assert store.reap() == []
-    ended = store.get(job.id)
-    assert ended is not None
-    assert ended.state is JobState.CANCELED
+    assert (job.state, job.cancel_requested) == (JobState.QUEUED, True)
+
+
+def test_a_canceled_job_is_not_published(store: JobStore) -> None:
+    claim = claimed(store)
+    store.cancel(claim.job.id)
+    assert store.start_publishing(claim) is Standing.CANCELED
 
 
 def test_a_queued_job_is_canceled_at_once(store: JobStore) -> None:
@@ -155,16 +257,56 @@ def test_a_queued_job_is_canceled_at_once(store: JobStore) -> None:
         job = store.cancel(job_id)
         assert job is not None
         assert job.state is JobState.CANCELED
-    assert store.claim(job_id) is None
+    assert store.claim(job_id, "worker") is None
 
 
 def test_a_running_job_learns_that_it_is_to_be_canceled(store: JobStore) -> None:
-    claimed = store.claim(queue_job(store).id)
-    assert claimed is not None
-    job = store.cancel(claimed.id)
+    claim = claimed(store)
+    job = store.cancel(claim.job.id)
     assert job is not None
     assert (job.state, job.cancel_requested) == (JobState.RUNNING, True)
-    assert store.report(claimed, epoch=1) is Standing.CANCELED
+    assert store.report(claim, {"epoch": 1}) is Standing.CANCELED
+
+
+def followed(url: str, job_id: str, after: str = "0") -> list[Event]:
+    async def collect() -> list[Event]:
+        redis = connect_to_events(url)
+        events = [event async for event in follow(redis, job_id, after) if event]
+        await redis.aclose()
+        return events
+
+    return asyncio.run(asyncio.wait_for(collect(), 10))
+
+
+def test_what_happens_to_a_job_can_be_followed_from_any_event(store: JobStore, valkey_url: str) -> None:
+    claim = claimed(store)
+    store.report(claim, {"epoch": 1}, [("epoch", '{"epoch": 1}'), ("sample", '{"png": ""}')])
+    store.finish(claim, JobState.SUCCEEDED, version=7)
+    events = followed(valkey_url, claim.job.id)
+    assert [(event.kind, event.data) for event in events] == [
+        ("queued", {}),
+        ("started", {"attempt": 1}),
+        ("epoch", {"epoch": 1}),
+        ("sample", {"png": ""}),
+        ("published", {"version": 7}),
+        ("ended", {"state": "succeeded"}),
+    ]
+    assert followed(valkey_url, claim.job.id, events[2].id) == events[3:]
+    assert store.last_event(claim.job.id) == (events[-1].id, "ended")
+
+
+def test_the_events_of_a_job_are_capped(store: JobStore, valkey_url: str) -> None:
+    claim = claimed(store)
+    store.report(claim, {}, [("epoch", f'{{"epoch": {epoch}}}') for epoch in range(MAX_EVENTS + 10)])
+    store.finish(claim, JobState.FAILED, error="broken")
+    events = followed(valkey_url, claim.job.id)
+    assert len(events) == MAX_EVENTS
+    assert events[-1].data == {"state": "failed", "error": "broken"}
+
+
+def test_the_events_of_an_unknown_job_end_at_once(store: JobStore, valkey_url: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(jobs, "FOLLOW_SECONDS", 0.1)
+    assert followed(valkey_url, "nothing") == []
 
 
 def test_a_key_names_its_job_again(store: JobStore) -> None:
@@ -179,15 +321,6 @@ def test_a_key_with_another_request_is_refused(store: JobStore) -> None:
     store.create(TrainRequest(arch=ArchName("wgan")), "key")
     with pytest.raises(KeyReusedError):
         store.create(TrainRequest(arch=ArchName("dcgan")), "key")
-
-
-def test_a_discarded_job_is_forgotten_and_frees_its_key(store: JobStore) -> None:
-    request = TrainRequest(arch=ArchName("wgan"))
-    job, _ = store.create(request, "key")
-    store.discard(job.id)
-    assert store.get(job.id) is None
-    assert store.newest(10) == []
-    assert store.create(request, "key")[1] is True
 
 
 def test_a_job_and_its_place_in_the_list_are_written_together(store: JobStore, valkey_url: str) -> None:

@@ -1,14 +1,22 @@
 """One job from claim to version, on full MNIST and a real Valkey, in this process."""
 
+import random
 import threading
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from models import checkpoint, classifier
+from models.archs import ARCHS
+from tests.versions import publish
+from worker import training
 from worker.jobs import Job, JobState, JobStore, TrainRequest
 from worker.run import run_job
 from worker.settings import Settings
+
+RUN_SECONDS = 0.3  # about what a run takes that is given its training
 
 
 def never() -> bool:
@@ -33,7 +41,7 @@ def ended(store: JobStore, job: Job) -> Job:
 
 
 def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) -> None:
-    assert run_job(job.id, store, settings, never) is JobState.SUCCEEDED
+    assert run_job(job.id, store, settings, never, "worker") is JobState.SUCCEEDED
     after = ended(store, job)
     assert after.version is not None
     manifest, _ = checkpoint.read_generator(settings.model_dir / "vanilla" / str(after.version))
@@ -51,13 +59,13 @@ def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) 
 
 def test_a_job_that_is_not_queued_is_left_alone(store: JobStore, settings: Settings, job: Job) -> None:
     store.cancel(job.id)
-    assert run_job(job.id, store, settings, never) is None
+    assert run_job(job.id, store, settings, never, "worker") is None
     assert ended(store, job).state is JobState.CANCELED
 
 
 def test_a_job_that_cannot_run_has_failed_with_the_reason(store: JobStore, tmp_path: Path, job: Job) -> None:
     settings = Settings(model_dir=tmp_path, data_dir=tmp_path / "none", device="cpu")
-    assert run_job(job.id, store, settings, never) is JobState.FAILED
+    assert run_job(job.id, store, settings, never, "worker") is JobState.FAILED
     error = ended(store, job).error
     assert error is not None
     assert "DIGITS_DATA_DIR" in error
@@ -66,13 +74,13 @@ def test_a_job_that_cannot_run_has_failed_with_the_reason(store: JobStore, tmp_p
 def test_a_model_directory_that_cannot_be_written_fails_the_job(store: JobStore, tmp_path: Path, job: Job) -> None:
     (tmp_path / "file").write_text("not a folder")
     settings = Settings(model_dir=tmp_path / "file", device="cpu")
-    assert run_job(job.id, store, settings, never) is JobState.FAILED
+    assert run_job(job.id, store, settings, never, "worker") is JobState.FAILED
     assert "Not a directory" in (ended(store, job).error or "")
 
 
 def test_a_canceled_job_publishes_nothing(store: JobStore, settings: Settings, job: Job) -> None:
     found: list[JobState | None] = []
-    thread = threading.Thread(target=lambda: found.append(run_job(job.id, store, settings, never)))
+    thread = threading.Thread(target=lambda: found.append(run_job(job.id, store, settings, never, "worker")))
     thread.start()
     while ended(store, job).epoch is None:
         pass
@@ -85,21 +93,75 @@ def test_a_canceled_job_publishes_nothing(store: JobStore, settings: Settings, j
 
 def test_a_run_whose_job_went_elsewhere_publishes_nothing(store: JobStore, settings: Settings, job: Job) -> None:
     found: list[JobState | None] = [JobState.FAILED]
-    thread = threading.Thread(target=lambda: found.append(run_job(job.id, store, settings, never)))
+    thread = threading.Thread(target=lambda: found.append(run_job(job.id, store, settings, never, "worker")))
     thread.start()
     while ended(store, job).epoch is None:
         pass
-    store.leave(job.id, JobState.QUEUED)
-    other = store.claim(job.id)
+    store.lose(job.id, "worker")
+    other = store.claim(job.id, "another worker")
     thread.join()
     assert found[-1] is None
+    assert other is not None
     assert not list(settings.model_dir.glob("vanilla/*"))
-    assert ended(store, job) == other
+    assert ended(store, job) == other.job
 
 
 def test_a_stopped_job_returns_to_the_queue_and_publishes_nothing(
     store: JobStore, settings: Settings, job: Job
 ) -> None:
-    assert run_job(job.id, store, settings, lambda: True) is JobState.QUEUED
+    assert run_job(job.id, store, settings, lambda: True, "worker") is JobState.QUEUED
     assert ended(store, job).state is JobState.QUEUED
     assert not list(settings.model_dir.glob("vanilla/*"))
+    assert [path.name for path in settings.model_dir.glob(".runs/*/*")] == ["state-000000000.pt"]
+
+
+def test_nothing_is_left_in_the_folder_of_a_job_that_has_ended(store: JobStore, settings: Settings, job: Job) -> None:
+    assert run_job(job.id, store, settings, never, "worker") is JobState.SUCCEEDED
+    assert list(settings.model_dir.glob(".runs/*")) == []
+    assert [path.name for path in (settings.model_dir / "vanilla").iterdir()].count(".jobs") == 1
+
+
+def test_a_job_that_an_earlier_run_has_published_only_ends(store: JobStore, settings: Settings, job: Job) -> None:
+    version = publish(settings.model_dir, "vanilla", job=job.id).version
+    assert run_job(job.id, store, settings, never, "worker") is JobState.SUCCEEDED
+    assert (ended(store, job).version, ended(store, job).step) == (version, None)
+
+
+def test_a_job_that_was_to_be_canceled_while_it_might_have_been_published(
+    store: JobStore, settings: Settings, job: Job
+) -> None:
+    claim = store.claim(job.id, "worker")
+    assert claim is not None
+    store.start_publishing(claim)
+    store.cancel(job.id)
+    store.lose(job.id, "worker")
+    assert run_job(job.id, store, settings, never, "worker") is JobState.CANCELED
+    assert ended(store, job).state is JobState.CANCELED
+
+
+def test_a_canceled_job_is_never_published_however_the_two_race(
+    store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail where a running job is canceled at once, in jobs.lua: canceled and published."""
+    arch = ARCHS["vanilla"]
+    trained = training.Trained(
+        arch.generator().state_dict(),
+        arch.discriminator(True).state_dict(),
+        [torch.zeros(64, 28, 28, dtype=torch.uint8)],
+        [training.Epoch(1, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, {"fid": 1.0})],
+    )
+    monkeypatch.setattr(training, "train", lambda **_: trained)
+    chance = random.Random(0)
+    ends = []
+    for _ in range(100):
+        job, _ = store.create(TrainRequest.model_validate({"arch": "vanilla", "epochs": 1}))
+        thread = threading.Thread(target=run_job, args=(job.id, store, settings, never, "worker"))
+        thread.start()
+        time.sleep(chance.uniform(0, RUN_SECONDS))
+        store.cancel(job.id)
+        thread.join()
+        state = ended(store, job).state
+        published = checkpoint.published(settings.model_dir, "vanilla", job.id)
+        assert (state is JobState.SUCCEEDED) == (published is not None)
+        ends.append(state)
+    assert set(ends) == {JobState.SUCCEEDED, JobState.CANCELED}  # they did race

@@ -1,0 +1,159 @@
+"""Hosts that share a Valkey and a model directory: workers and an API, to be hurt one by one."""
+
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from app import valkey
+from app.child import Child
+from models import checkpoint
+from tests.processes import PATIENCE_SECONDS, Process, eventually, running_api
+from worker.jobs import Job, JobState, JobStore, TrainRequest
+from worker.queue import Publisher, connect
+
+NO_APPEND_ONLY_FILE = "no append-only file"
+
+_MODULE = "tests.system.host"
+
+
+class Hosts:
+    """Starts what is asked for, with the changes of ``tests.system.host`` that were asked for."""
+
+    def __init__(self, folder: Path, changes: str, stack: ExitStack) -> None:
+        self.folder, self.model_dir = folder, folder / "models"
+        self.changes = changes
+        self._stack = stack
+        self.valkey: Child
+        self.valkey, self.url = valkey.make(folder)
+        if NO_APPEND_ONLY_FILE in changes:
+            self.valkey.stdin = self.valkey.stdin.replace("appendonly yes", "appendonly no")
+        self.workers: list[Process] = []
+        self.start_valkey()
+        self.redis = connect(self.url)
+        self.store = JobStore(self.redis)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "DIGITS_REDIS_URL": self.url,
+            "DIGITS_MODEL_DIR": str(self.model_dir),
+            "DIGITS_DEVICE": "cpu",
+            "DIGITS_TEST": self.changes.replace(NO_APPEND_ONLY_FILE, ""),
+        }
+
+    def start_valkey(self) -> None:
+        self.valkey.start()
+        valkey.wait_until_ready(self.valkey, self.url)
+
+    def kill_valkey(self) -> None:
+        assert self.valkey.process is not None
+        self.valkey.process.kill()
+        self.valkey.process.wait()
+
+    def signal_valkey(self, number: int) -> None:
+        assert self.valkey.process is not None
+        self.valkey.process.send_signal(number)
+
+    def worker(self) -> Process:
+        """Another worker, ready for jobs."""
+        process = Process(self.folder, "worker", module=_MODULE, **self.environment)
+        self.workers.append(process)
+        eventually(lambda: "ready" in process.output, "the worker is ready")
+        return process
+
+    def api(self) -> httpx.Client:
+        return self._stack.enter_context(running_api(self.folder, module=_MODULE, **self.environment))
+
+    def train(self, **request: Any) -> str:
+        """As ``POST /train``, without an API."""
+        defaults = {"arch": "vanilla", "recipe": "book", "epochs": 2, "seed": 1}
+        job, _ = self.store.create(TrainRequest.model_validate({**defaults, **request}))
+        publisher = Publisher(self.url)
+        publisher.wake(job.id)
+        publisher.close()
+        return job.id
+
+    def job(self, job_id: str) -> Job:
+        job = self.store.get(job_id)
+        assert job is not None
+        return job
+
+    def wait_for_step(self, job_id: str, epoch: int = 1) -> Job:
+        def reached() -> Job | None:
+            job = self.job(job_id)
+            assert job.ended_at is None, (job, self.output)
+            running = job.state is JobState.RUNNING and job.step and job.epoch and job.epoch >= epoch
+            return job if running else None
+
+        found = eventually(reached, f"it trains:\n{self.output}")
+        assert found is not None
+        return found
+
+    def wait_for_end(self, job_id: str, seconds: float = 2 * PATIENCE_SECONDS) -> Job:
+        def ended() -> bool:
+            with contextlib.suppress(OSError):
+                return self.job(job_id).ended_at is not None
+            return False
+
+        eventually(ended, f"the job ends:\n{self.output}", seconds)
+        return self.job(job_id)
+
+    def kinds(self, job_id: str) -> list[str]:
+        """What has happened to a job, without what every epoch brings."""
+        events: Any = self.redis.xrange(f"digits:events:{job_id}")
+        return [e["kind"] for _, e in events if e["kind"] not in ("epoch", "sample", "metric")]
+
+    def versions(self, job_id: str) -> list[Path]:
+        """The versions that a job has made, each of them whole."""
+        found = []
+        for folder in checkpoint.folders(self.model_dir).values():
+            if checkpoint.read_manifest(folder).job == job_id:
+                checkpoint.read_generator(folder)
+                found.append(folder)
+        return found
+
+    @property
+    def output(self) -> str:
+        return "\n".join(f"--- {process.popen.pid}\n{process.output}" for process in self.workers)
+
+
+def trainer(worker: Process) -> psutil.Process:
+    """The process of a worker that trains."""
+    children = psutil.Process(worker.popen.pid).children(recursive=True)
+    return max(children, key=lambda child: child.memory_info().rss)
+
+
+def kill(worker: Process) -> None:
+    """The whole worker at once, as where its host loses power."""
+    os.killpg(worker.popen.pid, signal.SIGKILL)
+    worker.popen.wait()
+
+
+def weights(folder: Path) -> str:
+    """The sum of a version's generator."""
+    return hashlib.sha256((folder / checkpoint.GENERATOR).read_bytes()).hexdigest()
+
+
+@contextmanager
+def running_hosts(folder: Path, changes: str) -> Iterator[Hosts]:
+    with ExitStack() as stack:
+        hosts = Hosts(folder, changes, stack)
+        try:
+            yield hosts
+        finally:
+            for worker in hosts.workers:
+                if worker.popen.poll() is None:
+                    os.killpg(worker.popen.pid, signal.SIGCONT)
+                    kill(worker)
+            stack.close()
+            if hosts.valkey.process and hosts.valkey.process.poll() is None:
+                hosts.signal_valkey(signal.SIGCONT)
+                hosts.valkey.end()

@@ -1,0 +1,171 @@
+-- Every change of a job, as one script for Redis. ARGV: the name of a change, then its arguments.
+-- worker/jobs.py says what the keys hold, calls this, and puts the constants before it:
+-- LEASE, MAX_LOST, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY (seconds, or a count), MAX_EVENTS.
+
+local time = redis.call('TIME')  -- of Redis, so that the clocks of the hosts do not matter
+local now = time[1] + time[2] / 1e6
+local stamp = string.format('%.6f', now)
+
+local function key(id) return 'digits:job:' .. id end
+local function events(id) return 'digits:events:' .. id end
+local function get(id, ...) return unpack(redis.call('HMGET', key(id), ...)) end
+local function set(id, ...) redis.call('HSET', key(id), ...) end
+
+local function tell(id, kind, data)
+  redis.call('XADD', events(id), 'MAXLEN', MAX_EVENTS, '*', 'kind', kind, 'data', data)
+end
+
+-- woken: is whoever asked for this about to send a wake-up?
+local function enqueue(id, woken)
+  set(id, 'state', 'queued', 'woken_at', woken and stamp or 0)
+  redis.call('ZREM', 'digits:leases', id)
+  redis.call('ZADD', 'digits:queued', get(id, 'created_at'), id)
+  tell(id, 'queued', '{}')
+end
+
+local function finish(id, state)
+  set(id, 'state', state, 'ended_at', stamp, 'eta_seconds', 0)
+  redis.call('ZREM', 'digits:leases', id)
+  redis.call('ZREM', 'digits:queued', id)
+  local why = get(id, 'error')
+  tell(id, 'ended', cjson.encode(why and {state = state, error = why} or {state = state}))
+  redis.call('EXPIRE', key(id), KEPT)
+  redis.call('EXPIRE', events(id), KEPT)
+end
+
+-- The worker of a running job is gone. A job that may have been published, a worker has to end.
+local function lost(id, woken)
+  local times = redis.call('HINCRBY', key(id), 'lost_leases', 1)
+  local cancel_requested, publishing = get(id, 'cancel_requested', 'publishing')
+  if cancel_requested and not publishing then
+    finish(id, 'canceled')
+  elseif times >= MAX_LOST then
+    set(id, 'error', 'worker lost: ' .. times .. ' attempts ended without a word')
+    finish(id, 'failed')
+  else
+    enqueue(id, woken)
+  end
+end
+
+local function holds(id, token)
+  local state, its_token = get(id, 'state', 'token')
+  return state == 'running' and its_token == token
+end
+
+local function hold(id)
+  redis.call('ZADD', 'digits:leases', now + LEASE, id)
+  return get(id, 'cancel_requested') and 'canceled' or 'held'
+end
+
+local change = {}
+
+-- Answers the fingerprint with which the key came before, or '', and the record.
+function change.create(id, idempotency_key, fingerprint, ...)
+  local name = 'digits:idempotency:' .. idempotency_key
+  if idempotency_key ~= '' then
+    local before = redis.call('HMGET', name, 'id', 'fingerprint')
+    if before[1] and redis.call('EXISTS', key(before[1])) == 1 then
+      return {before[2], redis.call('HGETALL', key(before[1]))}
+    end
+    redis.call('HSET', name, 'id', id, 'fingerprint', fingerprint)
+    redis.call('EXPIRE', name, IDEMPOTENCY)
+  end
+  set(id, 'created_at', stamp, ...)
+  redis.call('ZADD', 'digits:jobs', now, id)
+  enqueue(id, true)
+  return {'', redis.call('HGETALL', key(id))}
+end
+
+-- Answers the record, or nothing where the job is not queued.
+function change.claim(id, holder)
+  if get(id, 'state') ~= 'queued' then return false end
+  redis.call('ZREM', 'digits:queued', id)
+  redis.call('HINCRBY', key(id), 'token', 1)
+  local attempt = redis.call('HINCRBY', key(id), 'attempt', 1)
+  set(id, 'state', 'running', 'started_at', stamp, 'holder', holder)
+  hold(id)
+  tell(id, 'started', cjson.encode({attempt = attempt}))
+  return redis.call('HGETALL', key(id))
+end
+
+-- After count: so many fields and values, then kinds and data of events. Answers a Standing.
+function change.report(id, token, count, ...)
+  if not holds(id, token) then return 'lost' end
+  if tonumber(count) > 0 then set(id, unpack({...}, 1, count)) end
+  for i = count + 1, select('#', ...), 2 do tell(id, select(i, ...), (select(i + 1, ...))) end
+  return hold(id)
+end
+
+-- Answers a Standing. From here on, only a worker can end the job: a version of it may be there.
+function change.start_publishing(id, token)
+  if not holds(id, token) then return 'lost' end
+  local standing = hold(id)
+  if standing == 'held' then set(id, 'publishing', 1) end
+  return standing
+end
+
+-- Answers 1 where the job was held.
+function change.finish(id, token, state, ...)
+  if not holds(id, token) then return 0 end
+  if select('#', ...) > 0 then set(id, ...) end
+  if state == 'succeeded' then tell(id, 'published', cjson.encode({version = tonumber((get(id, 'version')))})) end
+  finish(id, state)
+  return 1
+end
+
+-- The attempt does not count.
+function change.give_back(id, token)
+  if not holds(id, token) then return 0 end
+  redis.call('HINCRBY', key(id), 'attempt', -1)
+  enqueue(id, true)
+  return 1
+end
+
+-- Answers 1 where that holder had the job.
+function change.lose(id, holder)
+  local state, its_holder = get(id, 'state', 'holder')
+  if state ~= 'running' or its_holder ~= holder then return 0 end
+  lost(id, true)
+  return 1
+end
+
+-- Answers the record.
+function change.cancel(id)
+  local state, publishing = get(id, 'state', 'publishing')
+  if state == 'queued' and not publishing then
+    finish(id, 'canceled')
+  elseif state == 'queued' or state == 'running' then
+    set(id, 'cancel_requested', 1)
+  end
+  return redis.call('HGETALL', key(id))
+end
+
+-- Answers the ids of jobs that need a wake-up. Whoever comes first keeps the others away until the
+-- next pass is due, unless at_once is 1. Where no pass was made for half a lease, Redis was away,
+-- or everybody was: for a while no lease is taken for lost, so that the workers can report again.
+function change.reconcile(waiting, at_once)
+  local others = not redis.call('SET', 'digits:reconciling', 1, 'NX', 'PX', RECONCILE * 1000 - 500)
+  if others and at_once ~= '1' then return {} end
+  local last = redis.call('GET', 'digits:reconciled') or 0
+  redis.call('SET', 'digits:reconciled', stamp)
+  if now - last > LEASE / 2 then redis.call('SET', 'digits:quiet', 1, 'EX', QUIET) end
+  if redis.call('EXISTS', 'digits:quiet') == 0 then
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'digits:leases', '-inf', now)) do lost(id, false) end
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'digits:jobs', '-inf', now - KEPT, 'LIMIT', 0, 1000)) do
+    if redis.call('EXISTS', key(id)) == 0 then redis.call('ZREM', 'digits:jobs', id) end
+  end
+  local asleep = {}
+  local queued = redis.call('ZRANGE', 'digits:queued', 0, -1)
+  if tonumber(waiting) < #queued then
+    for _, id in ipairs(queued) do
+      if now - get(id, 'woken_at') > WAKE then
+        set(id, 'woken_at', stamp)
+        asleep[#asleep + 1] = id
+      end
+    end
+  end
+  return asleep
+end
+
+return change[table.remove(ARGV, 1)](unpack(ARGV))

@@ -1,0 +1,142 @@
+"""A claimed job while it runs: a thread keeps the lease and reports, whatever the training does.
+
+Without Redis the training goes on: progress and events wait, and so does what must not happen
+twice, the publishing.
+"""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisError
+
+from worker.jobs import MAX_EVENTS, Claim, JobState, JobStore, Standing
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REPORT_SECONDS = 1.0  # between two reports, each of which renews the lease and reads the cancel flag
+RETRY_SECONDS = 1.0  # between two tries of what must be asked or recorded while Redis is away
+STUCK_SECONDS = 60.0  # a run that has not stopped so long after it was told to is killed
+
+
+class NotHeldError(Exception):
+    """The job is another worker's now: nothing more may be written for it."""
+
+
+class Lease:
+    """Keeps a claimed job, as a context manager. ``stopping``: is the worker about to end?"""
+
+    def __init__(self, store: JobStore, claim: Claim, stopping: Callable[[], bool]) -> None:
+        self.job = claim.job
+        self.standing = Standing.HELD
+        self._store, self._claim, self._stopping = store, claim, stopping
+        self._fields: dict[str, float] = {}
+        self._events: deque[tuple[str, str]] = deque(maxlen=MAX_EVENTS)
+        self._lock = threading.Lock()  # one report at a time, in the order of the events
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def show(self, fields: Mapping[str, float]) -> None:
+        """Have the job's record say this soon; what was not reported yet is replaced."""
+        self._fields.update(fields)
+
+    def tell(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Have an event added to the job's soon."""
+        self._events.append((kind, json.dumps(data)))
+
+    def should_stop(self) -> bool:
+        return self.standing is not Standing.HELD or self._stopping()
+
+    def require(self) -> None:
+        """Before a write that a run which lost its job must not make; without Redis it may be made.
+
+        Raises:
+            NotHeldError: the job is another's.
+        """
+        try:
+            self._report()
+        except RedisError as error:
+            logger.warning("cannot ask whether job %s is still held: %s", self.job.id, error)
+        if self.standing is Standing.LOST:
+            raise NotHeldError(f"job {self.job.id} went to another worker")
+
+    def start_publishing(self) -> bool:
+        """Whether the run may publish; waits for Redis, since nobody else can tell."""
+        self.standing = self._patiently(lambda: self._store.start_publishing(self._claim), Standing.HELD)
+        return self.standing is Standing.HELD and not self._stopping()
+
+    def finish(self, state: JobState, **facts: int | str) -> bool:
+        """Record the end of the job; False where it is another's. Waits for Redis."""
+        with self._lock:
+            self._over.set()
+            return self._patiently(lambda: self._finish(state, facts), False)
+
+    def give_back(self) -> bool:
+        """Return the job to the queue; False where it is another's. Without Redis, its lease runs out."""
+        with self._lock:
+            self._over.set()
+            return self._patiently(self._give_back, False)
+
+    def _finish(self, state: JobState, facts: Mapping[str, int | str]) -> bool:
+        self._flush()
+        return self._store.finish(self._claim, state, **facts)
+
+    def _give_back(self) -> bool:
+        self._flush()
+        return self._store.give_back(self._claim)
+
+    def _patiently(self, ask: Callable[[], T], otherwise: T) -> T:
+        """Ask until Redis answers, or the worker ends."""
+        while True:
+            try:
+                return ask()
+            except RedisError as error:
+                logger.warning("job %s waits for redis: %s", self.job.id, error)
+                if self._stopping():
+                    return otherwise
+                time.sleep(RETRY_SECONDS)
+
+    def _report(self) -> None:
+        with self._lock:
+            if not self._over.is_set():
+                self._flush()
+
+    def _flush(self) -> None:
+        fields, events = dict(self._fields), list(self._events)
+        self.standing = self._store.report(self._claim, fields, events)
+        for _ in events:
+            self._events.popleft()
+
+    def _keep(self) -> None:
+        stop_by: float | None = None
+        while not self._over.wait(REPORT_SECONDS):
+            try:
+                self._report()
+            except RedisError as error:
+                logger.warning("cannot report on job %s: %s", self.job.id, error)
+            if self.standing is Standing.HELD:
+                continue
+            stop_by = stop_by or time.monotonic() + STUCK_SECONDS
+            if time.monotonic() > stop_by:
+                logger.error("job %s did not stop within %.0f s: killed", self.job.id, STUCK_SECONDS)
+                self.finish(JobState.CANCELED)
+                os.kill(os.getpid(), signal.SIGKILL)

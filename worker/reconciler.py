@@ -1,0 +1,44 @@
+"""Looks after jobs whose worker or whose wake-up was lost, in the API and in every worker.
+
+They share a lock in Redis, so that one of them looks every ``RECONCILE_SECONDS``.
+"""
+
+import logging
+import threading
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from worker import jobs, saved
+from worker.queue import Publisher, connect
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """A thread that looks now and then every ``RECONCILE_SECONDS``, until it is closed."""
+
+    def __init__(self, redis_url: str, settings: Settings) -> None:
+        self._store, self._publisher = jobs.JobStore(connect(redis_url)), Publisher(redis_url)
+        self._model_dir = settings.model_dir
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="reconciler")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._publisher.close()
+
+    def _run(self) -> None:
+        at_once = True
+        while not self._closed.is_set():
+            try:
+                for job_id in self._store.reconcile(self._publisher.waiting(), at_once=at_once):
+                    logger.info("job %s is queued without a wake-up: it gets one", job_id)
+                    self._publisher.wake(job_id)
+                saved.sweep(self._model_dir, self._store.has_ended)
+                at_once = False
+            except (RedisError, OperationalError, OSError) as error:
+                logger.warning("cannot look after the jobs: %s", error)
+            self._closed.wait(jobs.RECONCILE_SECONDS)
