@@ -44,8 +44,8 @@ _ROWS = (
     Recipe("book",  "vanilla", "bce",         1e-3, 1e-3, _BOOK,       "constant", "uniform", True,  1,      False, 1.0,   "gp",   0.0,  1, 0.0,  64, 100),
     Recipe("book",  "dcgan",   "bce",         3e-4, 2e-4, _BOOK,       "constant", "uniform", True,  1,      False, 1.0,   "gp",   0.0,  1, 0.0,  64, 100),
     Recipe("book",  "wgan",    "wasserstein", 2e-4, 2e-4, _BOOK,       "constant", "uniform", True,  5,      False, 1.0,   "gp",   10.0, 1, 0.0,  64, 100),
-    Recipe("tuned", "vanilla", "logistic",    2e-3, 2e-3, (0.0, 0.99), "square",   "mixture", False, 1,      True,  1.0,   "r1",   0.5,  4, 0.5,  16, 80),
-    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "mixture", False, 1,      True,  1.0,   "r1",   0.5,  4, 0.1,  32, 40),
+    Recipe("tuned", "vanilla", "logistic",    2e-3, 2e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      True,  1.0,   "r1",   0.5,  4, 0.5,  16, 100),
+    Recipe("tuned", "dcgan",   "logistic",    1e-3, 1e-3, (0.5, 0.99), "linear",   "mixture", False, 1,      True,  0.35,  "r1",   0.5,  4, 0.1,  32, 60),
     Recipe("tuned", "wgan",    "logistic",    1e-3, 2e-3, (0.0, 0.99), "linear",   "mixture", False, 1,      False, 1.0,   "r1",   2.0,  4, 0.1,  32, 40),
 )
 # fmt: on

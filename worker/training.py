@@ -39,7 +39,7 @@ _CALIBRATION = 1_024  # real images for the statistics of a discriminator that k
 
 # The share of the run that is left → the share of the learning rates that is used.
 SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
-    {"constant": lambda left: 1.0, "linear": lambda left: left, "square": lambda left: left**2}
+    {"constant": lambda left: 1.0, "linear": lambda left: left}
 )
 
 

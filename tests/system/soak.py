@@ -102,7 +102,7 @@ def soak(hosts: Hosts, faults: int, chance: random.Random) -> Counter[str]:
         hosts.worker()
     accepted: list[str] = []
     for number in range(1, faults + 1):
-        accepted.append(hosts.train(epochs=chance.randint(1, 4), seed=number))
+        accepted.append(hosts.train(epochs=chance.randint(1, 8), seed=number))
         time.sleep(chance.uniform(1, 6))
         name = chance.choice(list(FAULTS))
         logger.info("%2d/%d %s", number, faults, name)

@@ -119,7 +119,7 @@ def test_the_steps_of_a_batch_are_those_of_the_recipe(images: torch.Tensor, monk
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("constant", [0.4] * 4), ("linear", [0.4, 0.3, 0.2, 0.1]), ("square", [0.4, 0.225, 0.1, 0.025])],
+    [("constant", [0.4] * 4), ("linear", [0.4, 0.3, 0.2, 0.1])],
 )
 def test_a_schedule_ends_with_the_run(
     schedule: str, expected: list[float], images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
