@@ -20,7 +20,7 @@ from worker.queue import Publisher
 T = TypeVar("T")
 
 ANSWER_SECONDS = 2.5  # for Redis, however many callers wait for it
-MAX_THREADS = 40  # that wait for Redis at a time
+MAX_THREADS = 40  # callers at a time; a call that is given up still ends in its thread, a second or two later
 
 
 @dataclass(frozen=True)

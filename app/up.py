@@ -54,7 +54,7 @@ def up(settings: ApiSettings) -> None:
                 server.start()
                 valkey.wait_until_ready(server, url, lambda: bool(stop))
             digits = [sys.executable, "-m", "app.cli"]
-            children.append(Child("worker", [*digits, "worker"], 4.5, environment))
+            children.append(Child("worker", [*digits, "worker"], 30.0, environment))
             children.append(Child("api", [*digits, "serve"], 2.0, environment))
             announced = False
             while not stop:

@@ -5,7 +5,8 @@ A version is the immutable folder ``<model dir>/<arch>/<version>/`` of :data:`FI
 
 1. the folder, written under a temporary name, gets its number; of two hosts one can win it;
 2. ``<model dir>/<arch>/.jobs/<job>/`` appears with the manifest: of two runs of one job, one can
-   win it, however long the other has slept (a training without a job leaves this out);
+   win it, however long the other has slept (a training without a job leaves this out), and none
+   after the job has been closed without a version;
 3. the manifest gets its name, and readers, to whom a folder without one does not exist, see it.
 
 A publisher that dies after the second one is helped by the next run of the job. The versions
@@ -20,6 +21,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import lzma
 import math
 import os
@@ -42,6 +44,8 @@ from models import classifier, files
 from models.archs import ARCHS
 from models.sampling import LATENTS
 
+logger = logging.getLogger(__name__)
+
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
@@ -52,10 +56,15 @@ SCHEMA_VERSION = 1
 
 _JOBS = ".jobs"  # of one architecture: job → the manifest of the version that it made
 _UNFINISHED = ".manifest.json"  # the manifest until its version is published
+_CLOSED = "closed"  # in place of a job's manifest: it has ended without a version
 
 
 class InvalidVersionError(Exception):
     """A folder is not a whole, intact version of a known schema; the message is the reason."""
+
+
+class JobClosedError(Exception):
+    """The job has ended without a version and cannot have one any more."""
 
 
 class Origin(BaseModel):
@@ -210,14 +219,31 @@ def require_writable(model_dir: Path, arch: str) -> None:
 
 
 def published(model_dir: Path, arch: str, job: str) -> Manifest | None:
-    """The version that a job has made; readers see it from now on, if they did not yet."""
+    """The version that a job has made; readers see it from now on, if they did not yet.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
     try:
         content = (model_dir / arch / _JOBS / job / MANIFEST).read_bytes()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     manifest = Manifest.model_validate_json(content)
     _show(model_dir / arch / str(manifest.version))
     return manifest
+
+
+def close(model_dir: Path, arch: str, job: str) -> Manifest | None:
+    """Let no run of a job publish from now on; the version, where one has done so before.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    arch_dir = model_dir / arch
+    _taken(arch_dir / _JOBS, job, _CLOSED, b"")
+    files.sync(arch_dir / _JOBS)
+    _empty_unfinished(arch_dir, job)
+    return published(model_dir, arch, job)
 
 
 def publish(
@@ -239,6 +265,7 @@ def publish(
 
     Raises:
         OSError: the directory cannot be written; nothing of the version is left then.
+        JobClosedError: the job has ended without a version; nothing is left either.
     """
     content = {
         GENERATOR: safetensors.torch.save(dict(generator)),
@@ -265,14 +292,15 @@ def publish(
             version += 1
         folder = arch_dir / str(version)
         files.sync(arch_dir)
-        first = origin.job is None or _taken(arch_dir / _JOBS, origin.job, data)
+        first = origin.job is None or _taken(arch_dir / _JOBS, origin.job, MANIFEST, data)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     if not first:
         shutil.rmtree(folder)
         winner = published(model_dir, origin.arch, str(origin.job))
-        assert winner is not None
+        if winner is None:
+            raise JobClosedError(f"job {origin.job} has ended without a version")
         return winner
     _show(folder)
     if origin.job is not None:
@@ -288,8 +316,8 @@ def _show(folder: Path) -> None:
         files.sync(folder)
 
 
-def _taken(jobs: Path, job: str, manifest: bytes) -> bool:
-    """Write a job's manifest under the job's id; False when another run has.
+def _taken(jobs: Path, job: str, name: str, data: bytes) -> bool:
+    """Write a file, alone in a folder, under a job's id; False when another run has.
 
     Raises:
         OSError: it cannot be written; nothing stands under the job's id then.
@@ -297,7 +325,7 @@ def _taken(jobs: Path, job: str, manifest: bytes) -> bool:
     temporary = jobs / f".{uuid.uuid4().hex}"
     temporary.mkdir(parents=True)
     try:
-        files.write(temporary / MANIFEST, manifest)
+        files.write(temporary / name, data)
         files.sync(temporary)
         return _renamed(temporary, jobs / job)
     finally:
@@ -311,10 +339,12 @@ def _empty_unfinished(arch_dir: Path, job: str) -> None:
     """
     for number in _numbers(arch_dir):
         unfinished = arch_dir / str(number) / _UNFINISHED
-        with contextlib.suppress(FileNotFoundError):
-            if Manifest.model_validate_json(unfinished.read_bytes()).job == job:
+        try:
+            if unfinished.is_file() and json.loads(unfinished.read_bytes())["job"] == job:
                 for name in FILES:
                     (unfinished.parent / name).unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:  # the version of this job stands all the same
+            logger.warning("cannot look at %s: %s", unfinished, error)
 
 
 def _archive(samples: Tensor) -> bytes:

@@ -21,7 +21,7 @@ _WARM_UP = 3  # steps of each phase that are taken before one is recorded: torch
 
 
 class Recorded:
-    """Does what ``step`` does, step by step in the order of their numbers from 0, each batch of one shape.
+    """Does what ``step`` does, step by step in the order of their numbers, each batch of one shape.
 
     The figures that it returns are overwritten by a later call.
     """
@@ -29,12 +29,14 @@ class Recorded:
     def __init__(self, step: TrainStep, phases: int) -> None:
         self.step = step
         self.phases = phases
+        self.calls = 0
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self.real: Tensor | None = None  # where the graphs read their batch
         self.side = torch.cuda.Stream()
 
     def __call__(self, number: int, real: Tensor) -> Tensor:
-        if number < _WARM_UP * self.phases:
+        self.calls += 1
+        if self.calls <= _WARM_UP * self.phases:
             return self._aside(number, real)
         if self.real is None:
             self.real = torch.empty_like(real)

@@ -33,17 +33,21 @@ local function finish(id, state)
   redis.call('EXPIRE', events(id), KEPT)
 end
 
--- The worker of a running job is gone. A job that may have been published, a worker has to end.
+-- Back to the queue, unless it was to be canceled. A job that may have been published, a worker has
+-- to end, which looks first.
+local function release(id, woken)
+  local cancel_requested, publishing = get(id, 'cancel_requested', 'publishing')
+  if cancel_requested and not publishing then finish(id, 'canceled') else enqueue(id, woken) end
+end
+
+-- The worker of a running job is gone.
 local function lost(id, woken)
   local times = redis.call('HINCRBY', key(id), 'lost_leases', 1)
-  local cancel_requested, publishing = get(id, 'cancel_requested', 'publishing')
-  if cancel_requested and not publishing then
-    finish(id, 'canceled')
-  elseif times >= MAX_LOST then
+  if times >= MAX_LOST and not get(id, 'cancel_requested') and not get(id, 'publishing') then
     set(id, 'error', 'worker lost: ' .. times .. ' attempts ended without a word')
     finish(id, 'failed')
   else
-    enqueue(id, woken)
+    release(id, woken)
   end
 end
 
@@ -77,22 +81,30 @@ function change.create(id, idempotency_key, fingerprint, ...)
 end
 
 -- Answers the record, or nothing where the job is not queued.
-function change.claim(id, holder)
+function change.claim(id, holder, token)
   if get(id, 'state') ~= 'queued' then return false end
   redis.call('ZREM', 'digits:queued', id)
-  redis.call('HINCRBY', key(id), 'token', 1)
   local attempt = redis.call('HINCRBY', key(id), 'attempt', 1)
-  set(id, 'state', 'running', 'started_at', stamp, 'holder', holder)
+  set(id, 'state', 'running', 'started_at', stamp, 'holder', holder, 'token', token, 'told', 0)
   hold(id)
   tell(id, 'started', cjson.encode({attempt = attempt}))
   return redis.call('HGETALL', key(id))
 end
 
--- After count: so many fields and values, then kinds and data of events. Answers a Standing.
+-- After count: so many fields and values, then numbers, kinds and data of events. An event whose
+-- number is not above those before came already. Answers a Standing.
 function change.report(id, token, count, ...)
   if not holds(id, token) then return 'lost' end
-  if tonumber(count) > 0 then set(id, unpack({...}, 1, count)) end
-  for i = count + 1, select('#', ...), 2 do tell(id, select(i, ...), (select(i + 1, ...))) end
+  local rest = {...}
+  if tonumber(count) > 0 then set(id, unpack(rest, 1, count)) end
+  local told = tonumber(get(id, 'told'))
+  for i = count + 1, #rest, 3 do
+    if tonumber(rest[i]) > told then
+      tell(id, rest[i + 1], rest[i + 2])
+      told = tonumber(rest[i])
+    end
+  end
+  set(id, 'told', told)
   return hold(id)
 end
 
@@ -117,7 +129,7 @@ end
 function change.give_back(id, token)
   if not holds(id, token) then return 0 end
   redis.call('HINCRBY', key(id), 'attempt', -1)
-  enqueue(id, true)
+  release(id, true)
   return 1
 end
 
@@ -141,28 +153,32 @@ function change.cancel(id)
 end
 
 -- Answers the ids of jobs that need a wake-up. Whoever comes first keeps the others away until the
--- next pass is due, unless at_once is 1. Where no pass was made for half a lease, Redis was away,
+-- next pass is due, unless at_once is 1. Where no pass was made for most of a lease, Redis was away,
 -- or everybody was: for a while no lease is taken for lost, so that the workers can report again.
+-- A lease or a place in the queue whose record is gone goes too.
 function change.reconcile(waiting, at_once)
   local others = not redis.call('SET', 'digits:reconciling', 1, 'NX', 'PX', RECONCILE * 1000 - 500)
   if others and at_once ~= '1' then return {} end
   local last = redis.call('GET', 'digits:reconciled') or 0
   redis.call('SET', 'digits:reconciled', stamp)
-  if now - last > LEASE / 2 then redis.call('SET', 'digits:quiet', 1, 'EX', QUIET) end
+  if now - last > LEASE * 5 / 6 then redis.call('SET', 'digits:quiet', 1, 'EX', QUIET) end
   if redis.call('EXISTS', 'digits:quiet') == 0 then
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'digits:leases', '-inf', now)) do lost(id, false) end
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'digits:leases', '-inf', now)) do
+      if get(id, 'state') == 'running' then lost(id, false) else redis.call('ZREM', 'digits:leases', id) end
+    end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'digits:jobs', '-inf', now - KEPT, 'LIMIT', 0, 1000)) do
     if redis.call('EXISTS', key(id)) == 0 then redis.call('ZREM', 'digits:jobs', id) end
   end
   local asleep = {}
   local queued = redis.call('ZRANGE', 'digits:queued', 0, -1)
-  if tonumber(waiting) < #queued then
-    for _, id in ipairs(queued) do
-      if now - get(id, 'woken_at') > WAKE then
-        set(id, 'woken_at', stamp)
-        asleep[#asleep + 1] = id
-      end
+  local missing = #queued - waiting
+  for _, id in ipairs(queued) do
+    if get(id, 'state') ~= 'queued' then
+      redis.call('ZREM', 'digits:queued', id)
+    elseif #asleep < missing and now - get(id, 'woken_at') > WAKE then
+      set(id, 'woken_at', stamp)
+      asleep[#asleep + 1] = id
     end
   end
   return asleep

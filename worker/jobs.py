@@ -7,10 +7,10 @@
     digits:leases       sorted set  the running ones by the time when their lease runs out
 
 Every change is one run of ``jobs.lua``, on the time of Redis, which first compares the state: two
-workers cannot both take a job, and an ended job never changes. A running job is held on a lease, under the
-token that its claim was given: where its worker is gone without a word, the lease runs out and
-the job returns to the queue, and nothing that an older token reports is taken. Must not import
-torch: the API and the queue's parent process use this module.
+workers cannot both take a job, and an ended job never changes. A running job is held on a lease,
+under the token of its claim: where its worker is gone without a word, the lease runs out, the job
+returns to the queue, and nothing that comes under an older token is taken. Must not import torch:
+the API and the queue's parent process use this module.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, TimeoutError
 
 from models import seeds
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
@@ -105,7 +105,7 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    attempt: int = 0  # how often it was claimed, without the times when its worker gave it back
+    attempt: int = 0  # how often a worker took it, less how often one gave it back
     lost_leases: int = 0  # how often its worker was lost
     resumes: int = 0  # how often a run went on from a saved state
     cancel_requested: bool = False
@@ -128,9 +128,7 @@ class Claim:
 
     job: Job
     token: str
-
-
-_PREFIX = "digits:job:"
+    may_be_published: bool  # an earlier run was about to
 
 
 class Event(BaseModel):
@@ -140,6 +138,8 @@ class Event(BaseModel):
     kind: str  # queued, started, epoch, metric, sample, published, ended
     data: dict[str, Any]
 
+
+_JOB, _EVENTS = "digits:job:", "digits:events:"
 
 _CONSTANTS = {
     "LEASE": LEASE_SECONDS,
@@ -193,17 +193,17 @@ class JobStore:
 
     def get(self, job_id: str) -> Job | None:
         """The job, or None where there is none of this id."""
-        fields = self._redis.hgetall(_PREFIX + job_id)
+        fields = self._redis.hgetall(_JOB + job_id)
         return Job.model_validate(fields) if fields else None
 
     def has_ended(self, job_id: str) -> bool | None:
         """Whether a job has ended; None where there is none of this id."""
-        state = self._redis.hget(_PREFIX + job_id, "state")
+        state = self._redis.hget(_JOB + job_id, "state")
         return None if state is None else state not in (JobState.QUEUED, JobState.RUNNING)
 
     def last_event(self, job_id: str) -> tuple[str, str] | None:
         """Id and kind of the newest event of a job."""
-        entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange("digits:events:" + job_id, count=1))
+        entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_EVENTS + job_id, count=1))
         return (entries[0][0], entries[0][1]["kind"]) if entries else None
 
     def newest(self, limit: int) -> list[Job]:
@@ -211,7 +211,7 @@ class JobStore:
         ids = cast("list[str]", self._redis.zrevrange("digits:jobs", 0, limit - 1))
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
-                pipe.hgetall(_PREFIX + job_id)
+                pipe.hgetall(_JOB + job_id)
             return [Job.model_validate(fields) for fields in pipe.execute() if fields]
 
     def claim(self, job_id: str, holder: str) -> Claim | None:
@@ -219,13 +219,19 @@ class JobStore:
 
         ``holder`` names the process that will know if the one that runs the job dies.
         """
-        record = self._change("claim", job_id, holder)
-        return Claim(_job(record), _fields(record)["token"]) if record else None
+        self.ping()  # as in create
+        token = uuid.uuid4().hex
+        record = self._change("claim", job_id, holder, token)
+        return Claim(_job(record), token, "publishing" in _fields(record)) if record else None
 
     def report(
-        self, claim: Claim, fields: Mapping[str, float] | None = None, events: Iterable[tuple[str, str]] = ()
+        self, claim: Claim, fields: Mapping[str, float] | None = None, events: Iterable[tuple[int, str, str]] = ()
     ) -> Standing:
-        """Record progress and events (kind and JSON) of a claimed job, and renew its lease; how it stands."""
+        """Record progress and events of a claimed job, and renew its lease; how it stands.
+
+        An event is its number in this run, from 1, its kind and its data as JSON; one that was
+        recorded before, in a call whose answer was lost, is not recorded again.
+        """
         flat = _flat(fields or {})
         told = [part for event in events for part in event]
         return Standing(self._change("report", claim.job.id, claim.token, len(flat), *flat, *told))
@@ -251,6 +257,7 @@ class JobStore:
 
         A job that has ended stays as it is.
         """
+        self.ping()  # as in create
         record = self._change("cancel", job_id)
         return _job(record) if record else None
 
@@ -267,21 +274,22 @@ class JobStore:
 async def follow(redis: AsyncRedis, job_id: str, after: str) -> AsyncIterator[Event | None]:
     """The events of a job after the id ``after`` (``0``: all), as they happen, until its last one.
 
-    Ends also where there is no such job any more. None stands for a while without any.
+    Ends also where there is no such job any more. None stands for a while without any. While Redis
+    is away it waits.
     """
-    name = "digits:events:" + job_id
+    name = _EVENTS + job_id
     while True:
         try:
             streams: Any = await redis.xread({name: after}, block=int(FOLLOW_SECONDS * 1000))
-            gone = not streams and not await redis.exists(name)
-        except RedisError as error:
+            newest: Any = [] if streams else await redis.xrevrange(name, count=1)
+        except (ConnectionError, TimeoutError) as error:
             logger.warning("cannot follow job %s: %s", job_id, error)
             await asyncio.sleep(1)
             yield None
             continue
-        if gone:
-            return
         if not streams:
+            if not newest or newest[0][1]["kind"] == ENDED:
+                return
             yield None
         for _, entries in streams:
             for after, fields in entries:

@@ -38,9 +38,12 @@ class Lease:
     def __init__(self, store: JobStore, claim: Claim, stopping: Callable[[], bool]) -> None:
         self.job = claim.job
         self.standing = Standing.HELD
+        self.may_be_published = claim.may_be_published  # by an earlier run, or by this one
+        self._publishing = False  # a cancellation comes too late
         self._store, self._claim, self._stopping = store, claim, stopping
         self._fields: dict[str, float] = {}
-        self._events: deque[tuple[str, str]] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVENTS)
+        self._told = 0  # events
         self._lock = threading.Lock()  # one report at a time, in the order of the events
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
@@ -61,7 +64,8 @@ class Lease:
 
     def tell(self, kind: str, data: Mapping[str, Any]) -> None:
         """Have an event added to the job's soon."""
-        self._events.append((kind, json.dumps(data)))
+        self._told += 1
+        self._events.append((self._told, kind, json.dumps(data)))
 
     def should_stop(self) -> bool:
         return self.standing is not Standing.HELD or self._stopping()
@@ -81,11 +85,18 @@ class Lease:
 
     def start_publishing(self) -> bool:
         """Whether the run may publish; waits for Redis, since nobody else can tell."""
-        self.standing = self._patiently(lambda: self._store.start_publishing(self._claim), Standing.HELD)
-        return self.standing is Standing.HELD and not self._stopping()
+
+        def ask() -> bool:
+            with self._lock:
+                self._learn(self._store.start_publishing(self._claim))
+                self._publishing = self.standing is Standing.HELD
+                self.may_be_published |= self._publishing
+                return self._publishing
+
+        return not self._stopping() and self._patiently(ask, False)
 
     def finish(self, state: JobState, **facts: int | str) -> bool:
-        """Record the end of the job; False where it is another's. Waits for Redis."""
+        """Record the end of the job; False where it is another's, or could not be recorded. Waits for Redis."""
         with self._lock:
             self._over.set()
             return self._patiently(lambda: self._finish(state, facts), False)
@@ -122,9 +133,13 @@ class Lease:
 
     def _flush(self) -> None:
         fields, events = dict(self._fields), list(self._events)
-        self.standing = self._store.report(self._claim, fields, events)
-        for _ in events:
+        self._learn(self._store.report(self._claim, fields, events))
+        while events and self._events and self._events[0][0] <= events[-1][0]:
             self._events.popleft()
+
+    def _learn(self, standing: Standing) -> None:
+        if self.standing is not Standing.LOST:  # which is for ever, whatever was asked before and is answered now
+            self.standing = standing
 
     def _keep(self) -> None:
         stop_by: float | None = None
@@ -133,7 +148,9 @@ class Lease:
                 self._report()
             except RedisError as error:
                 logger.warning("cannot report on job %s: %s", self.job.id, error)
-            if self.standing is Standing.HELD:
+            except Exception:  # nothing may end this thread before the run
+                logger.exception("cannot report on job %s", self.job.id)
+            if self.standing is Standing.HELD or self._publishing:
                 continue
             stop_by = stop_by or time.monotonic() + STUCK_SECONDS
             if time.monotonic() > stop_by:

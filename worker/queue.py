@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from worker.jobs import FOLLOW_SECONDS, JobState, JobStore
+from worker.lease import Lease
 from worker.settings import LOG_FORMAT, Settings
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class Publisher:
 
     def close(self) -> None:
         self._celery.close()
+        self._redis.close()
 
 
 def serve(redis_url: str) -> None:
@@ -138,11 +140,20 @@ def train(job_id: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: _stopping.set())
     signal_on_parent_death(signal.SIGTERM)
 
-    from worker.run import run_job  # torch, and only here
-
     settings = Settings()
-    if run_job(job_id, _store(settings), settings, _stopping.is_set, _holder(os.getppid())) is JobState.QUEUED:
-        _wake(job_id, settings)
+    store = _store(settings)
+    claim = store.claim(job_id, _holder(os.getppid()))  # where it raises, the job gets another wake-up
+    if claim is None:
+        logger.info("job %s is not queued: nothing to do", job_id)
+        return
+    with Lease(store, claim, _stopping.is_set) as lease:
+        try:
+            from worker.run import run_job  # torch, and only here and now: most messages that come twice end above
+        except Exception as error:
+            lease.finish(JobState.FAILED, error=f"{type(error).__name__}: {error}")
+            raise
+        if run_job(lease, settings) is JobState.QUEUED:
+            _wake(job_id, settings)
 
 
 @signals.setup_logging.connect

@@ -37,8 +37,10 @@ class Reconciler:
                 for job_id in self._store.reconcile(self._publisher.waiting(), at_once=at_once):
                     logger.info("job %s is queued without a wake-up: it gets one", job_id)
                     self._publisher.wake(job_id)
-                saved.sweep(self._model_dir, self._store.has_ended)
                 at_once = False
-            except (RedisError, OperationalError, OSError) as error:
+                saved.sweep(self._model_dir, self._store.has_ended)
+            except (RedisError, OperationalError) as error:
                 logger.warning("cannot look after the jobs: %s", error)
+            except Exception:  # whatever it is, it may be over in ten seconds
+                logger.exception("cannot look after the jobs")
             self._closed.wait(jobs.RECONCILE_SECONDS)

@@ -9,7 +9,7 @@ import io
 import logging
 import pickle
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -23,7 +23,7 @@ from models import checkpoint, classifier, device, mnist, sampling
 from models import metrics as measures
 from models.archs import ARCHS
 from worker import saved, training
-from worker.jobs import JobState, JobStore, Standing
+from worker.jobs import MAX_LOST, JobState, Standing
 from worker.lease import Lease
 from worker.recipes import RECIPES, Recipe
 from worker.settings import Settings
@@ -38,38 +38,50 @@ class _StoppedError(Exception):
     """The run was told to stop."""
 
 
-def run_job(
-    job_id: str, store: JobStore, settings: Settings, stopping: Callable[[], bool], holder: str
-) -> JobState | None:
-    """Claim a job, train, publish; record how it ended.
+class WorkerLostError(Exception):
+    """The job's workers were lost, one after the other."""
 
-    ``holder`` names the process that will know if this one dies, ``stopping`` says whether the
-    worker is about to end. Returns the state in which it leaves the job, QUEUED where ``stopping``
-    ended it early (it then needs another wake-up); None where the job is another worker's, or was
-    canceled before.
+
+def run_job(lease: Lease, settings: Settings) -> JobState | None:
+    """Train for a claimed job, publish; record how it ended.
+
+    Returns the state in which it leaves the job, QUEUED where the worker is about to end (it then
+    needs another wake-up); None where the job is another worker's by now.
     """
-    claim = store.claim(job_id, holder)  # where it raises, the job stays queued and gets another wake-up
-    if claim is None:
-        logger.info("job %s is not queued: nothing to do", job_id)
+    job = lease.job
+    end, facts = _outcome(lease, settings)
+    if not (lease.give_back() if end is JobState.QUEUED else lease.finish(end, **facts)):
+        logger.warning("the end of job %s could not be recorded: it is another worker's, or redis is away", job.id)
         return None
-    with Lease(store, claim, stopping) as lease:
-        end: JobState
-        facts: dict[str, int | str] = {}
-        try:
-            end, facts = JobState.SUCCEEDED, {"version": _publish_once(lease, settings)}
-        except _StoppedError:
-            end = JobState.CANCELED if lease.standing is Standing.CANCELED else JobState.QUEUED
-        except Exception as error:  # whatever it was, the job must not stay running
-            end, facts = JobState.FAILED, {"error": f"{type(error).__name__}: {error}"}
-            if lease.standing is not Standing.LOST:
-                logger.exception("job %s failed", job_id)
-        if not (lease.give_back() if end is JobState.QUEUED else lease.finish(end, **facts)):
-            logger.warning("job %s is not this worker's any more", job_id)
-            return None
-        if end is not JobState.QUEUED:
-            saved.remove(settings.model_dir, job_id)
-    logger.info("job %s: %s %s", job_id, end.value, facts or "")
+    if end is not JobState.QUEUED:
+        saved.remove(settings.model_dir, job.id)
+    logger.info("job %s: %s %s", job.id, end.value, facts or "")
     return end
+
+
+def _outcome(lease: Lease, settings: Settings) -> tuple[JobState, dict[str, int | str]]:
+    """How a run ends, with its version or its error."""
+    job = lease.job
+    try:
+        return JobState.SUCCEEDED, {"version": _publish_once(lease, settings)}
+    except _StoppedError:
+        end, error = JobState.CANCELED if lease.standing is Standing.CANCELED else JobState.QUEUED, None
+    except Exception as exception:  # whatever it was, the job must not stay running
+        if lease.standing is not Standing.LOST:
+            logger.exception("job %s failed", job.id)
+        canceled = lease.standing is Standing.CANCELED
+        end, error = (JobState.CANCELED, None) if canceled else (JobState.FAILED, _said(exception))
+    if end is not JobState.QUEUED and lease.may_be_published:
+        try:
+            if version := checkpoint.close(settings.model_dir, job.arch, job.id):
+                return JobState.SUCCEEDED, {"version": version.version}
+        except OSError as exception:
+            logger.warning("cannot close job %s: %s", job.id, exception)
+    return end, {"error": error} if error else {}
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, WorkerLostError) else f"{type(error).__name__}: {error}"
 
 
 def _publish_once(lease: Lease, settings: Settings) -> int:
@@ -78,6 +90,7 @@ def _publish_once(lease: Lease, settings: Settings) -> int:
     Raises:
         _StoppedError: the run was told to stop.
         NotHeldError: the job is another worker's.
+        WorkerLostError: the job has lost too many workers to be tried again.
     """
     job = lease.job
     if before := checkpoint.published(settings.model_dir, job.arch, job.id):
@@ -85,6 +98,8 @@ def _publish_once(lease: Lease, settings: Settings) -> int:
     if job.cancel_requested:  # while its version might have been published: only now it can be canceled
         lease.standing = Standing.CANCELED
         raise _StoppedError
+    if job.lost_leases >= MAX_LOST:  # likewise
+        raise WorkerLostError(f"worker lost: {job.lost_leases} attempts ended without a word")
     checkpoint.require_writable(settings.model_dir, job.arch)
     folder = saved.open_folder(settings.model_dir, job.id)
     where = device.resolve(settings.device)
@@ -101,7 +116,7 @@ def _publish_once(lease: Lease, settings: Settings) -> int:
         measure=measure,
         measure_every=job.measure_every,
         on_state=watch.on_state,
-        resume=watch.resumed(),
+        resume=watch.resumed(recipe),
     )
     if trained is None or trained.history[-1].epoch < recipe.epochs:
         raise _StoppedError
@@ -225,23 +240,31 @@ class _Watch:
     def on_state(self, state: training.State) -> None:
         """Save the state; tell of an epoch that has just ended."""
         self._lease.require()
+        if self._lease.standing is Standing.CANCELED:
+            return
         content = io.BytesIO()
         torch.save(state, content)
         saved.write(self._folder, state["number"], content.getvalue())
         if state["history"] and state["history"][-1]["epoch"] > self._told:
             self._tell(state["history"][-1], state["samples"][-1])
 
-    def resumed(self) -> training.State | None:
-        """The newest state that an earlier run of the job has left, if any."""
+    def resumed(self, recipe: Recipe) -> training.State | None:
+        """The newest state that an earlier run of the job has left and this one can go on from, if any."""
+        job = self._lease.job
         for content in saved.read(self._folder):
             try:
                 state: training.State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-                logger.warning("a saved state of job %s cannot be used: %s", self._lease.job.id, error)
+                logger.warning("a saved state of job %s cannot be read: %s", job.id, error)
                 continue
-            logger.info("job %s goes on at step %d", self._lease.job.id, state["number"])
-            self._lease.show({"resumes": self._lease.job.resumes + 1})
-            self._told = self._measured = state["history"][-1]["epoch"] if state["history"] else 0
+            if not training.fits(state, recipe, job.seed):
+                logger.warning("a saved state of job %s is of another recipe or release: left out", job.id)
+                continue
+            logger.info("job %s goes on at step %d", job.id, state["number"])
+            self._lease.show({"resumes": job.resumes + 1})
+            self._measured = max((epoch["epoch"] for epoch in state["history"] if epoch["metrics"]), default=0)
+            if state["history"]:  # again: the run that wrote this may have died before it was heard
+                self._tell(state["history"][-1], state["samples"][-1])
             return state
         return None
 

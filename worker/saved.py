@@ -2,8 +2,9 @@
 
 ``<model dir>/.runs/<job>/state-<steps>.pt``, the last :data:`KEPT` of them; the older one is for
 the case that the newest cannot be read. The folder is made when a run begins and goes when its
-job has ended, so a run that has lost its job and wakes up late finds no place to write to. Must
-not import torch: the reconciler uses this module.
+job has ended: a run that wakes up after that finds no place to write to. What one that has lost its
+job writes before does no harm: the states of all runs of a job are the same, step by step. Must not
+import torch: the reconciler uses this module.
 """
 
 import logging

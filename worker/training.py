@@ -100,6 +100,7 @@ class _Run:
     g_eval_at: int | None  # the number of steps after which G goes to eval mode, if ever
     device: torch.device
     bfloat16: bool  # products in bfloat16; weights, losses and the optimisers' steps stay float32
+    seed: int
     sums: Tensor  # of the epoch under way: d_loss, d_real, d_fake, g_loss
     order: Tensor  # of the images in it; empty between two epochs
     number: int = 0  # steps done
@@ -150,7 +151,8 @@ def train(
     for bit, also when the run goes on from a state: ``on_state`` is given one after every epoch,
     after ``STATE_SECONDS`` within a long one, and when the run is stopped; it is to be written or
     copied before the call returns. ``on_progress`` is called after every step and every epoch,
-    ``should_stop`` before every step, ``measure`` after every ``measure_every`` epochs.
+    ``should_stop`` before every step, ``measure`` after every ``measure_every`` epochs. A state to
+    go on from has to fit (:func:`fits`).
 
     Returns the state after the last epoch that this call finished; None when it was stopped
     before.
@@ -163,14 +165,12 @@ def train(
         raise TrainingError(f"{len(images)} images do not fill one batch of {recipe.batch}")
     with _seeded(seed, device):
         images = images.to(device)
-        run = _start(recipe, images, steps * recipe.epochs, device)
-        train_step: TrainStep = partial(_train_step, run)
-        if device.type == "cuda":
-            train_step = Recorded(train_step, phases=recipe.penalty_every)
+        run = _start(recipe, images, seed, steps * recipe.epochs, device)
         fixed = sampling.latents(range(SAMPLES), run.arch.latent_shape, recipe.latents)
         clock = _Clock()
         if resume:
             _restore(run, clock, resume)
+        train_step = _make_step(run)
         trained = _trained(run) if run.number == steps * recipe.epochs else None
 
         def hand_out() -> None:
@@ -203,6 +203,9 @@ def train(
                     hand_out()
                 run.sums += train_step(run.number, real)
                 _settle(run)
+                if run.number == run.g_eval_at:
+                    _to_eval(run)
+                    train_step = _make_step(run)
                 on_progress(_progress(recipe, epoch, step, steps, clock, run.history))
             trained = _end_epoch(run, fixed, epoch, steps, clock)
             run.order = run.order[:0]
@@ -241,6 +244,11 @@ class _Clock:
         self.go_on(seconds, epoch_seconds)
 
 
+def fits(state: State, recipe: Recipe, seed: int) -> bool:
+    """Whether a run of ``recipe`` and ``seed`` can go on from a state: it may be of another release."""
+    return state.get("recipe") == asdict(recipe) and state.get("seed") == seed
+
+
 def in_bfloat16(arch: Arch, device: torch.device) -> bool:
     """Whether :func:`train` multiplies in bfloat16 there; its weights are float32 all the same."""
     return arch.bfloat16 and multiplies_bfloat16(device)
@@ -262,6 +270,8 @@ def _progress(recipe: Recipe, epoch: int, step: int, steps: int, clock: _Clock, 
 def _state(run: _Run, clock: _Clock) -> State:
     cuda = run.device.type == "cuda"
     return {
+        "recipe": asdict(run.recipe),
+        "seed": run.seed,
         "number": run.number,
         "order": run.order,
         "sums": run.sums,
@@ -284,9 +294,9 @@ def _restore(run: _Run, clock: _Clock, state: State) -> None:
     for part, saved in zip(_stateful(run), state["stateful"], strict=True):
         part.load_state_dict(saved)
     for optimizer in (run.g_optimizer, run.d_optimizer):
-        for group in optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # which is loaded onto the CPU
-                group["lr"] = group["lr"].to(run.device)
+        for group in optimizer.param_groups:  # the run may have begun on another device
+            group["lr"] = _rate(float(group["lr"]), run.device)
+            group["capturable"] = run.device.type == "cuda"
     if run.g_eval_at is not None and run.number >= run.g_eval_at:
         run.G.eval()
     torch.set_rng_state(state["random"])
@@ -301,7 +311,7 @@ def _stateful(run: _Run) -> list[Any]:
     return [run.G, run.D, *average, run.g_optimizer, run.d_optimizer, *run.schedules]
 
 
-def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.device) -> _Run:
+def _start(recipe: Recipe, images: Tensor, seed: int, total_steps: int, device: torch.device) -> _Run:
     arch = ARCHS[recipe.arch]
     G, D = arch.generator(), arch.discriminator(recipe.sigmoid)
     for network in (G, D):
@@ -328,6 +338,7 @@ def _start(recipe: Recipe, images: Tensor, total_steps: int, device: torch.devic
         g_eval_at=round(recipe.g_eval * total_steps) if recipe.g_eval < 1 else None,
         device=device,
         bfloat16=in_bfloat16(arch, device),
+        seed=seed,
         sums=torch.zeros(4, device=device),
         order=torch.arange(0),
     )
@@ -345,9 +356,18 @@ def _average(share: float, number: int, averages: Iterable[Tensor], weights: Ite
 
 
 def _optimizer(network: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> Optimizer:
-    graphs = device.type == "cuda"  # which keep a number as it was, but read a tensor anew
-    rate = torch.tensor(lr, device=device) if graphs else lr
-    return Adam(network.parameters(), lr=rate, betas=betas, fused=True, capturable=graphs)
+    return Adam(network.parameters(), lr=_rate(lr, device), betas=betas, fused=True, capturable=device.type == "cuda")
+
+
+def _rate(lr: float, device: torch.device) -> float | Tensor:
+    """CUDA graphs keep a number as it was, but read a tensor anew."""
+    return torch.tensor(lr, device=device) if device.type == "cuda" else lr
+
+
+def _make_step(run: _Run) -> TrainStep:
+    """The step as the networks are now: on a GPU it is to be made anew when one changes its mode."""
+    step = partial(_train_step, run)
+    return Recorded(step, phases=run.recipe.penalty_every) if run.device.type == "cuda" else step
 
 
 def _train_step(run: _Run, number: int, real: Tensor) -> Tensor:
@@ -393,8 +413,6 @@ def _settle(run: _Run) -> None:
     for schedule in run.schedules:
         schedule.step()
     run.number += 1
-    if run.number == run.g_eval_at:
-        _to_eval(run)
 
 
 def _to_eval(run: _Run) -> None:

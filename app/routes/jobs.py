@@ -73,7 +73,7 @@ async def cancel_job(job_id: str, training: TrainingDep, response: Response) -> 
 async def _start(
     job: JobDep,
     training: TrainingDep,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,20}(-\d{1,20})?$")] = None,
+    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}(-\d{1,19})?$")] = None,
 ) -> str:
     """The id of the event after which a stream begins; a client that has seen the last one is to stay away."""
     if last_event_id is None:

@@ -1,8 +1,10 @@
 """A version appears whole or not at all, and once for each job, wherever its publisher dies or sleeps."""
 
+import errno
 import itertools
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -83,3 +85,27 @@ def test_racing_runs_of_one_job_publish_one_version(tmp_path: Path) -> None:
     assert len(versions) == 8
     assert published(tmp_path) == [versions[0]]
     assert set(versions) == {versions[0]}
+
+
+def test_on_a_full_disk_a_version_is_published_whole_or_nothing_is_left(tmp_path: Path) -> None:
+    """Seen to fail where what was written is not removed."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], check=False).returncode:
+        pytest.skip("a small file system can be mounted by root alone")
+    try:
+        ends: list[int | None] = []
+        ballast = tmp_path / "ballast"
+        for kib in range(3_600, 1_200, -200):  # of 4,096 that are taken
+            ballast.write_bytes(bytes(kib * 1024))
+            try:
+                publish_once(tmp_path)
+                ends.append(None)
+                break
+            except OSError as error:
+                ends.append(error.errno)
+                assert [path for path in tmp_path.rglob("*") if path.is_file()] == [ballast]
+        assert len(ends) > 1
+        assert set(ends[:-1]) == {errno.ENOSPC}
+        assert ends[-1] is None
+        assert len(published(tmp_path)) == 1
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)

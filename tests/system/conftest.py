@@ -98,7 +98,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.config.getoption("--unprotected"):
         names = [mark.args[0] for mark in metafunc.definition.iter_markers("protection")]
         if "off" in metafunc.fixturenames:
-            metafunc.parametrize("off", [pytest.param(name, marks=pytest.mark.xfail(strict=True)) for name in names])
+            metafunc.parametrize(
+                "off",
+                [pytest.param(name, marks=pytest.mark.xfail(raises=AssertionError, strict=True)) for name in names],
+            )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -67,7 +67,7 @@ CHANGES: Mapping[str, Callable[[], None]] = {
     "quick": _quick,
     "late": _late,
     # protections taken away
-    "no lease": lambda: _script("do lost(id, false) end", "do end"),
+    "no lease": lambda: _script("then lost(id, false) else", "then local _ else"),
     "no resume": _no_resume,
     "no token": lambda: _script("return state == 'running' and its_token == token", "return true"),
     "no marker": _no_marker,

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import psutil
+from redis.exceptions import RedisError
 
 from app import valkey
 from app.child import Child
@@ -66,7 +67,9 @@ class Hosts:
         """Another worker, ready for jobs."""
         process = Process(self.folder, "worker", module=_MODULE, **self.environment)
         self.workers.append(process)
-        eventually(lambda: "ready" in process.output, "the worker is ready")
+        eventually(lambda: "ready" in process.output or process.popen.poll() is not None, "the worker is ready")
+        if process.popen.poll() is not None:  # no assertion: without a protection, too, it has to start
+            raise RuntimeError(process.output)
         return process
 
     def api(self) -> httpx.Client:
@@ -99,7 +102,7 @@ class Hosts:
 
     def wait_for_end(self, job_id: str, seconds: float = 2 * PATIENCE_SECONDS) -> Job:
         def ended() -> bool:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(RedisError):
                 return self.job(job_id).ended_at is not None
             return False
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import psutil
 from redis.exceptions import RedisError
 
 from tests.processes import eventually
@@ -49,7 +50,7 @@ def _kill_worker(hosts: Hosts, chance: random.Random) -> None:
 
 
 def _end_worker(hosts: Hosts, chance: random.Random) -> None:
-    hosts.workers.pop(_some_worker(hosts, chance)).end(signal.SIGTERM)
+    assert hosts.workers.pop(_some_worker(hosts, chance)).end(signal.SIGTERM, 30) == 0
     hosts.worker()
 
 
@@ -108,7 +109,7 @@ def soak(hosts: Hosts, faults: int, chance: random.Random) -> Counter[str]:
         logger.info("%2d/%d %s", number, faults, name)
         try:
             FAULTS[name](hosts, chance)
-        except RedisError as error:  # of connections that were cut: the fault itself was done, or is left out
+        except (RedisError, psutil.Error) as error:  # connections were cut; there was no such process just then
             logger.info("      %s", error)
     ends: Counter[str] = Counter()
     for job_id in accepted:

@@ -6,6 +6,8 @@ away (``tests.system.host``), and the test has to fail: ``make unprotected``.
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,8 @@ import psutil
 import pytest
 
 from tests.processes import eventually
-from tests.system.hosts import Hosts, kill, trainer, weights
+from tests.system.host import CHANGES
+from tests.system.hosts import Hosts, kill, running_hosts, trainer, weights
 from worker.jobs import MAX_LOST, JobState
 
 pytestmark = pytest.mark.timeout(300)
@@ -24,8 +27,6 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The sum of the weights that the job of these tests gives when nothing happens."""
-    from tests.system.hosts import running_hosts
-
     with running_hosts(tmp_path_factory.mktemp("undisturbed"), "quick") as hosts:
         hosts.worker()
         job_id = hosts.train(epochs=4)
@@ -218,8 +219,14 @@ def without_redis(hosts: Hosts, take_away: Callable[[], None], bring_back: Calla
     assert hosts.wait_for_end(kept).state is JobState.SUCCEEDED
 
 
+def test_every_change_of_a_host_finds_what_it_changes() -> None:
+    environment = {**os.environ, "DIGITS_TEST": ",".join(CHANGES)}
+    subprocess.run([sys.executable, "-c", "import tests.system.host"], env=environment, check=True)
+
+
 def test_a_full_disk_fails_the_job_with_the_reason_and_leaves_nothing_half_written(hosts: Hosts) -> None:
-    if os.system(f"mkdir -p {hosts.model_dir} && mount -t tmpfs -o size=2m tmpfs {hosts.model_dir}") != 0:
+    hosts.model_dir.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", hosts.model_dir], check=False).returncode:
         pytest.skip("a small file system can be mounted by root alone")
     try:
         api = hosts.api()
@@ -230,7 +237,5 @@ def test_a_full_disk_fails_the_job_with_the_reason_and_leaves_nothing_half_writt
         assert "No space left on device" in (job.error or "")
         assert [path for path in hosts.model_dir.rglob("*") if path.is_file()] == []
         assert api.post("/generate", params={"arch": "vanilla"}).status_code == 200
-        big = hosts.model_dir / "big"
-        big.write_bytes(bytes(1))
     finally:
-        os.system(f"umount -l {hosts.model_dir}")
+        subprocess.run(["umount", "-l", hosts.model_dir], check=True)

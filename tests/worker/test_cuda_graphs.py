@@ -25,6 +25,10 @@ def test_a_recorded_step_does_what_the_step_does(name: str, arch: str, monkeypat
         plain = training.train(recipe=recipe, images=images, seed=0, device=device)
     assert recorded is not None
     assert plain is not None
+    states: list[training.State] = []
+    training.train(recipe=recipe, images=images, seed=0, device=torch.device("cpu"), on_state=states.append)
+    monkeypatch.undo()
+    assert training.train(recipe=recipe, images=images, seed=0, device=device, resume=states[0]) is not None
     for ours, expected in (
         (recorded.generator, plain.generator),
         (recorded.discriminator, plain.discriminator),

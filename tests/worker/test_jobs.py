@@ -205,7 +205,7 @@ def test_a_run_that_lost_its_lease_can_write_nothing(store: JobStore) -> None:
     assert store.report(first) is Standing.LOST
     second = claimed(store, first.job.id)
     assert (second.job.attempt, second.job.lost_leases) == (2, 1)
-    assert store.report(first, {"epoch": 9}, [("epoch", "{}")]) is Standing.LOST
+    assert store.report(first, {"epoch": 9}, [(1, "epoch", "{}")]) is Standing.LOST
     assert store.start_publishing(first) is Standing.LOST
     assert not store.finish(first, JobState.SUCCEEDED, version=9)
     assert not store.give_back(first)
@@ -224,6 +224,42 @@ def test_a_job_that_lost_its_worker_three_times_has_failed(store: JobStore) -> N
     job = found(store, claim)
     assert (job.state, job.lost_leases) == (JobState.FAILED, 3)
     assert job.error == "worker lost: 3 attempts ended without a word"
+
+
+def test_a_job_that_may_have_been_published_does_not_fail_before_a_worker_has_looked(store: JobStore) -> None:
+    job_id = queue_job(store).id
+    for _ in range(MAX_LOST):
+        claim = claimed(store, job_id)
+        store.start_publishing(claim)
+        store.lose(job_id, "worker")
+    assert (found(store, claim).state, found(store, claim).lost_leases) == (JobState.QUEUED, 3)
+    assert claimed(store, job_id).may_be_published
+
+
+def test_what_has_no_record_is_dropped_and_the_rest_looked_after(store: JobStore) -> None:
+    lost, asleep, gone, gone_too = claimed(store), queue_job(store), claimed(store), queue_job(store)
+    for claim in (lost, gone):
+        let_lease_run_out(store, claim)
+    store._redis.hset(f"digits:job:{asleep.id}", "woken_at", 0)
+    store._redis.delete(f"digits:job:{gone.job.id}", f"digits:job:{gone_too.id}")
+    assert sorted(reconcile(store)) == sorted([lost.job.id, asleep.id])
+    assert store.get(gone.job.id) is None
+    assert sorted(store._redis.zrange("digits:queued", 0, -1)) == sorted([lost.job.id, asleep.id])
+    assert store._redis.zcard("digits:leases") == 0
+
+
+def test_no_more_wake_ups_are_sent_than_are_missing(store: JobStore) -> None:
+    jobs = [queue_job(store) for _ in range(5)]
+    for job in jobs:
+        store._redis.hset(f"digits:job:{job.id}", "woken_at", 0)
+    assert reconcile(store, waiting=3) == [job.id for job in jobs[:2]]
+
+
+def test_a_job_that_is_given_back_while_it_is_canceled_is(store: JobStore) -> None:
+    claim = claimed(store)
+    store.cancel(claim.job.id)
+    assert store.give_back(claim)
+    assert found(store, claim).state is JobState.CANCELED
 
 
 def test_a_lost_job_that_was_to_be_canceled_is(store: JobStore) -> None:
@@ -280,7 +316,9 @@ def followed(url: str, job_id: str, after: str = "0") -> list[Event]:
 
 def test_what_happens_to_a_job_can_be_followed_from_any_event(store: JobStore, valkey_url: str) -> None:
     claim = claimed(store)
-    store.report(claim, {"epoch": 1}, [("epoch", '{"epoch": 1}'), ("sample", '{"png": ""}')])
+    told = [(1, "epoch", '{"epoch": 1}'), (2, "sample", '{"png": ""}')]
+    store.report(claim, {"epoch": 1}, told[:1])
+    store.report(claim, {"epoch": 1}, told)  # again, since the answer was lost
     store.finish(claim, JobState.SUCCEEDED, version=7)
     events = followed(valkey_url, claim.job.id)
     assert [(event.kind, event.data) for event in events] == [
@@ -297,11 +335,20 @@ def test_what_happens_to_a_job_can_be_followed_from_any_event(store: JobStore, v
 
 def test_the_events_of_a_job_are_capped(store: JobStore, valkey_url: str) -> None:
     claim = claimed(store)
-    store.report(claim, {}, [("epoch", f'{{"epoch": {epoch}}}') for epoch in range(MAX_EVENTS + 10)])
+    store.report(claim, {}, [(n, "epoch", f'{{"epoch": {n}}}') for n in range(1, MAX_EVENTS + 10)])
     store.finish(claim, JobState.FAILED, error="broken")
     events = followed(valkey_url, claim.job.id)
     assert len(events) == MAX_EVENTS
     assert events[-1].data == {"state": "failed", "error": "broken"}
+
+
+def test_a_follower_from_after_the_last_event_is_let_go(
+    store: JobStore, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "FOLLOW_SECONDS", 0.1)
+    claim = claimed(store)
+    store.finish(claim, JobState.FAILED, error="broken")
+    assert followed(valkey_url, claim.job.id, "9999999999999-0") == []
 
 
 def test_the_events_of_an_unknown_job_end_at_once(store: JobStore, valkey_url: str, monkeypatch: Any) -> None:

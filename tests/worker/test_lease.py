@@ -114,6 +114,21 @@ def test_without_redis_a_worker_that_ends_does_not_wait(tmp_path: Path) -> None:
             assert not lease.give_back()
 
 
+def test_a_run_that_publishes_is_not_stopped_by_a_cancellation(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "STUCK_SECONDS", 0.0)
+    monkeypatch.setattr("os.kill", lambda *_: pytest.fail("killed"))
+    claim = claimed(store)
+    with Lease(store, claim, never) as lease:
+        assert lease.start_publishing()
+        store.cancel(claim.job.id)
+        eventually(lease.should_stop, "the cancellation is noticed")
+        store._redis.zadd("digits:leases", {claim.job.id: 0})
+        eventually(lambda: store._redis.zscore("digits:leases", claim.job.id), "it goes on to be kept")
+        assert lease.finish(JobState.SUCCEEDED, version=2)
+
+
 def be_stuck(url: str, claim: Claim) -> None:
     leases.REPORT_SECONDS, leases.STUCK_SECONDS = 0.05, 0.5
     with Lease(JobStore(connect(url)), claim, never):

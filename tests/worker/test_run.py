@@ -1,18 +1,23 @@
 """One job from claim to version, on full MNIST and a real Valkey, in this process."""
 
+import io
 import random
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import worker.run
 from models import checkpoint, classifier
 from models.archs import ARCHS
 from tests.versions import publish
-from worker import training
-from worker.jobs import Job, JobState, JobStore, TrainRequest
+from worker import saved, training
+from worker.jobs import MAX_LOST, Job, JobState, JobStore, TrainRequest
+from worker.lease import Lease
 from worker.run import run_job
 from worker.settings import Settings
 
@@ -21,6 +26,15 @@ RUN_SECONDS = 0.3  # about what a run takes that is given its training
 
 def never() -> bool:
     return False
+
+
+def run(job_id: str, store: JobStore, settings: Settings, stopping: Callable[[], bool] = never) -> JobState | None:
+    """As the task of the queue does."""
+    claim = store.claim(job_id, "worker")
+    if claim is None:
+        return None
+    with Lease(store, claim, stopping) as lease:
+        return run_job(lease, settings)
 
 
 @pytest.fixture
@@ -41,7 +55,7 @@ def ended(store: JobStore, job: Job) -> Job:
 
 
 def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) -> None:
-    assert run_job(job.id, store, settings, never, "worker") is JobState.SUCCEEDED
+    assert run(job.id, store, settings) is JobState.SUCCEEDED
     after = ended(store, job)
     assert after.version is not None
     manifest, _ = checkpoint.read_generator(settings.model_dir / "vanilla" / str(after.version))
@@ -59,13 +73,13 @@ def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) 
 
 def test_a_job_that_is_not_queued_is_left_alone(store: JobStore, settings: Settings, job: Job) -> None:
     store.cancel(job.id)
-    assert run_job(job.id, store, settings, never, "worker") is None
+    assert run(job.id, store, settings) is None
     assert ended(store, job).state is JobState.CANCELED
 
 
 def test_a_job_that_cannot_run_has_failed_with_the_reason(store: JobStore, tmp_path: Path, job: Job) -> None:
     settings = Settings(model_dir=tmp_path, data_dir=tmp_path / "none", device="cpu")
-    assert run_job(job.id, store, settings, never, "worker") is JobState.FAILED
+    assert run(job.id, store, settings) is JobState.FAILED
     error = ended(store, job).error
     assert error is not None
     assert "DIGITS_DATA_DIR" in error
@@ -74,13 +88,13 @@ def test_a_job_that_cannot_run_has_failed_with_the_reason(store: JobStore, tmp_p
 def test_a_model_directory_that_cannot_be_written_fails_the_job(store: JobStore, tmp_path: Path, job: Job) -> None:
     (tmp_path / "file").write_text("not a folder")
     settings = Settings(model_dir=tmp_path / "file", device="cpu")
-    assert run_job(job.id, store, settings, never, "worker") is JobState.FAILED
+    assert run(job.id, store, settings) is JobState.FAILED
     assert "Not a directory" in (ended(store, job).error or "")
 
 
 def test_a_canceled_job_publishes_nothing(store: JobStore, settings: Settings, job: Job) -> None:
     found: list[JobState | None] = []
-    thread = threading.Thread(target=lambda: found.append(run_job(job.id, store, settings, never, "worker")))
+    thread = threading.Thread(target=lambda: found.append(run(job.id, store, settings)))
     thread.start()
     while ended(store, job).epoch is None:
         pass
@@ -93,7 +107,7 @@ def test_a_canceled_job_publishes_nothing(store: JobStore, settings: Settings, j
 
 def test_a_run_whose_job_went_elsewhere_publishes_nothing(store: JobStore, settings: Settings, job: Job) -> None:
     found: list[JobState | None] = [JobState.FAILED]
-    thread = threading.Thread(target=lambda: found.append(run_job(job.id, store, settings, never, "worker")))
+    thread = threading.Thread(target=lambda: found.append(run(job.id, store, settings)))
     thread.start()
     while ended(store, job).epoch is None:
         pass
@@ -109,21 +123,21 @@ def test_a_run_whose_job_went_elsewhere_publishes_nothing(store: JobStore, setti
 def test_a_stopped_job_returns_to_the_queue_and_publishes_nothing(
     store: JobStore, settings: Settings, job: Job
 ) -> None:
-    assert run_job(job.id, store, settings, lambda: True, "worker") is JobState.QUEUED
+    assert run(job.id, store, settings, lambda: True) is JobState.QUEUED
     assert ended(store, job).state is JobState.QUEUED
     assert not list(settings.model_dir.glob("vanilla/*"))
     assert [path.name for path in settings.model_dir.glob(".runs/*/*")] == ["state-000000000.pt"]
 
 
 def test_nothing_is_left_in_the_folder_of_a_job_that_has_ended(store: JobStore, settings: Settings, job: Job) -> None:
-    assert run_job(job.id, store, settings, never, "worker") is JobState.SUCCEEDED
+    assert run(job.id, store, settings) is JobState.SUCCEEDED
     assert list(settings.model_dir.glob(".runs/*")) == []
     assert [path.name for path in (settings.model_dir / "vanilla").iterdir()].count(".jobs") == 1
 
 
 def test_a_job_that_an_earlier_run_has_published_only_ends(store: JobStore, settings: Settings, job: Job) -> None:
     version = publish(settings.model_dir, "vanilla", job=job.id).version
-    assert run_job(job.id, store, settings, never, "worker") is JobState.SUCCEEDED
+    assert run(job.id, store, settings) is JobState.SUCCEEDED
     assert (ended(store, job).version, ended(store, job).step) == (version, None)
 
 
@@ -135,8 +149,52 @@ def test_a_job_that_was_to_be_canceled_while_it_might_have_been_published(
     store.start_publishing(claim)
     store.cancel(job.id)
     store.lose(job.id, "worker")
-    assert run_job(job.id, store, settings, never, "worker") is JobState.CANCELED
+    assert run(job.id, store, settings) is JobState.CANCELED
     assert ended(store, job).state is JobState.CANCELED
+    with pytest.raises(checkpoint.JobClosedError):  # by a run that has slept in between
+        publish(settings.model_dir, "vanilla", job=job.id)
+    assert list(settings.model_dir.glob("vanilla/[0-9]*")) == []
+
+
+@pytest.mark.parametrize("is_published", [False, True])
+def test_a_job_that_lost_its_workers_while_it_might_have_been_published_is_looked_for_and_not_tried_again(
+    store: JobStore, settings: Settings, job: Job, is_published: bool
+) -> None:
+    for _ in range(MAX_LOST):
+        claim = store.claim(job.id, "worker")
+        assert claim is not None
+        store.start_publishing(claim)
+        store.lose(job.id, "worker")
+    if is_published:
+        publish(settings.model_dir, "vanilla", job=job.id)
+    run(job.id, store, settings)
+    after = ended(store, job)
+    if is_published:
+        assert (after.state, after.error) == (JobState.SUCCEEDED, None)
+    else:
+        assert (after.state, after.error) == (JobState.FAILED, "worker lost: 3 attempts ended without a word")
+
+
+def test_an_error_after_the_version_was_published_is_no_failure(
+    store: JobStore, settings: Settings, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish_and_fail(*_: Any, **__: Any) -> None:
+        publish(settings.model_dir, "vanilla", job=job.id)
+        raise OSError("the share is gone")
+
+    monkeypatch.setattr(worker.run, "publish", publish_and_fail)
+    assert run(job.id, store, settings) is JobState.SUCCEEDED
+    assert ended(store, job).version is not None
+
+
+def test_states_of_another_recipe_and_damaged_ones_are_left_out(store: JobStore, settings: Settings, job: Job) -> None:
+    folder = saved.open_folder(settings.model_dir, job.id)
+    content = io.BytesIO()
+    torch.save({"recipe": {"name": "another"}, "seed": job.seed, "number": 5}, content)
+    saved.write(folder, 5, content.getvalue())
+    saved.write(folder, 6, content.getvalue()[:100])
+    assert run(job.id, store, settings) is JobState.SUCCEEDED
+    assert (ended(store, job).resumes, ended(store, job).step) == (0, 937)
 
 
 def test_a_canceled_job_is_never_published_however_the_two_race(
@@ -155,7 +213,7 @@ def test_a_canceled_job_is_never_published_however_the_two_race(
     ends = []
     for _ in range(100):
         job, _ = store.create(TrainRequest.model_validate({"arch": "vanilla", "epochs": 1}))
-        thread = threading.Thread(target=run_job, args=(job.id, store, settings, never, "worker"))
+        thread = threading.Thread(target=run, args=(job.id, store, settings))
         thread.start()
         time.sleep(chance.uniform(0, RUN_SECONDS))
         store.cancel(job.id)
