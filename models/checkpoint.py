@@ -297,7 +297,7 @@ def publish(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     if not first:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # the winner may be emptying it just now
         winner = published(model_dir, origin.arch, str(origin.job))
         if winner is None:
             raise JobClosedError(f"job {origin.job} has ended without a version")

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 REDIS_SECONDS = 1.0  # for a connection, and for an answer: two calls and a message fit into 3 s
 
+BROKER_SECONDS = 10.0  # for the broker to answer a worker, which has asked it to wait for a message for less
+
 DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
 
 _QUEUE = "digits"
@@ -125,7 +127,7 @@ class Publisher:
 
 def serve(redis_url: str) -> None:
     """Run a worker in this process until it is told to stop."""
-    celery = make_celery(redis_url)
+    celery = make_celery(redis_url, socket_timeout=BROKER_SECONDS, socket_connect_timeout=BROKER_SECONDS)
     celery.set_current()
     celery.worker_main(
         ["--quiet", "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
