@@ -83,6 +83,15 @@ class Lease:
         if self.standing is Standing.LOST:
             raise NotHeldError(f"job {self.job.id} went to another worker")
 
+    def is_held(self) -> bool:
+        """Whether the job is this run's; waits for Redis."""
+
+        def ask() -> bool:
+            self._report()
+            return self.standing is not Standing.LOST
+
+        return self._patiently(ask, False)
+
     def start_publishing(self) -> bool:
         """Whether the run may publish; waits for Redis, since nobody else can tell."""
 

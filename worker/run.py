@@ -71,7 +71,7 @@ def _outcome(lease: Lease, settings: Settings) -> tuple[JobState, dict[str, int 
             logger.exception("job %s failed", job.id)
         canceled = lease.standing is Standing.CANCELED
         end, error = (JobState.CANCELED, None) if canceled else (JobState.FAILED, _said(exception))
-    if end is not JobState.QUEUED and lease.may_be_published:
+    if end is not JobState.QUEUED and lease.may_be_published and lease.is_held():
         try:
             if version := checkpoint.close(settings.model_dir, job.arch, job.id):
                 return JobState.SUCCEEDED, {"version": version.version}

@@ -34,10 +34,10 @@ def publish_once(model_dir: Path, weights_seed: int = 0) -> checkpoint.Manifest:
 
 
 def test_a_publisher_killed_before_any_of_its_changes_leaves_a_whole_version_or_none(tmp_path: Path) -> None:
-    """Seen to fail where the manifest is written into the numbered folder without a rename."""
+    """Seen to fail where the manifest is in the folder when that gets its number."""
     for step in itertools.count(1):
         model_dir = tmp_path / str(step)
-        process = run_until(step, signal.SIGKILL, model_dir, publish_once, model_dir)
+        process = run_until(step, signal.SIGKILL, publish_once, model_dir)
         process.join()
         assert len(published(model_dir)) <= 1
         manifest = publish_once(model_dir)  # the next run of the job
@@ -50,10 +50,10 @@ def test_a_publisher_killed_before_any_of_its_changes_leaves_a_whole_version_or_
 
 @pytest.mark.parametrize("cleans_up", [False, True])
 def test_a_publisher_that_slept_while_another_one_published_adds_nothing(tmp_path: Path, cleans_up: bool) -> None:
-    """Seen to fail without the exclusive folder under the job's id: two versions from step 13 on."""
+    """Seen to fail without the exclusive folder under the job's id."""
     for step in itertools.count(1):
         model_dir = tmp_path / str(step)
-        sleeper = run_until(step, signal.SIGSTOP, model_dir, publish_once, model_dir, 1)
+        sleeper = run_until(step, signal.SIGSTOP, publish_once, model_dir, 1)
         slept = sleeper.is_alive()
         manifest = publish_once(model_dir)
         if cleans_up:

@@ -187,6 +187,19 @@ def test_an_error_after_the_version_was_published_is_no_failure(
     assert ended(store, job).version is not None
 
 
+def test_a_run_that_fails_after_it_lost_the_job_does_not_close_it(
+    store: JobStore, settings: Settings, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose_and_fail(*_: Any, **__: Any) -> None:
+        store.lose(job.id, "worker")
+        store.claim(job.id, "another worker")
+        raise OSError("the share is gone")
+
+    monkeypatch.setattr(worker.run, "publish", lose_and_fail)
+    assert run(job.id, store, settings) is None
+    assert publish(settings.model_dir, "vanilla", job=job.id).job == job.id  # by the other one
+
+
 def test_states_of_another_recipe_and_damaged_ones_are_left_out(store: JobStore, settings: Settings, job: Job) -> None:
     folder = saved.open_folder(settings.model_dir, job.id)
     content = io.BytesIO()

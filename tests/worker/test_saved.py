@@ -23,7 +23,7 @@ def test_a_state_is_written_whole_or_not_at_all_wherever_its_writer_is_killed(tm
         folder = saved.open_folder(tmp_path, str(step))
         saved.write(folder, 1, b"one")
         saved.write(folder, 2, b"two")
-        process = run_until(step, signal.SIGKILL, folder, saved.write, folder, 3, b"three")
+        process = run_until(step, signal.SIGKILL, saved.write, folder, 3, b"three")
         process.join()
         assert next(saved.read(folder)) in (b"two", b"three")
         assert set(saved.read(folder)) <= {b"one", b"two", b"three"}
