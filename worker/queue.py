@@ -37,6 +37,8 @@ BROKER_SECONDS = 10.0  # for the broker to answer a worker, which has asked it t
 
 DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
 
+CHILD_SECONDS = 120.0  # for a child to start: Celery's 4 s are too few on a busy host, which then starts one for ever
+
 _QUEUE = "digits"
 _BROKER_PREFIX = "digits:broker:"
 
@@ -79,6 +81,7 @@ def make_celery(redis_url: str, **transport_options: Any) -> Celery:
         worker_pool="prefork",
         worker_concurrency=1,
         worker_pool_start_method="spawn",
+        worker_proc_alive_timeout=CHILD_SECONDS,
         worker_max_tasks_per_child=1,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,

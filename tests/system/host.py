@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app import dependencies
 from app.cli import cli
 from models import checkpoint
 from worker import jobs, lease, queue, saved
@@ -59,6 +58,8 @@ def _no_marker() -> None:
 
 
 def _no_timeouts() -> None:
+    from app import dependencies  # with torch, which the training child shall load when it is told to
+
     queue.REDIS_SECONDS = 60.0
     dependencies.ANSWER_SECONDS = 60.0
 

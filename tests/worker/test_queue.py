@@ -24,6 +24,7 @@ def test_the_options_of_the_queue() -> None:
     assert conf.worker_pool == "prefork"
     assert conf.worker_concurrency == 1
     assert conf.worker_pool_start_method == "spawn"
+    assert conf.worker_proc_alive_timeout == 120
     assert conf.worker_max_tasks_per_child == 1
     assert conf.worker_prefetch_multiplier == 1
     assert conf.worker_disable_prefetch is True
