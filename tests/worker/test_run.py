@@ -14,6 +14,7 @@ import torch
 import worker.run
 from models import checkpoint, classifier, mnist
 from models.archs import ARCHS
+from tests.processes import eventually
 from tests.versions import publish
 from worker import saved, training
 from worker.jobs import MAX_LOST, Job, JobState, JobStore, TrainRequest
@@ -103,6 +104,24 @@ def test_a_canceled_job_publishes_nothing(store: JobStore, settings: Settings, j
     assert found == [JobState.CANCELED]
     assert ended(store, job).version is None
     assert not list(settings.model_dir.glob("vanilla/*"))
+
+
+def test_a_job_is_canceled_while_it_is_measured(
+    store: JobStore, settings: Settings, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = threading.Event()
+
+    def measuring(*_: Any) -> Any:
+        return lambda G: measured.wait()
+
+    monkeypatch.setattr(worker.run, "measuring", measuring)
+    thread = threading.Thread(target=run, args=(job.id, store, settings))
+    thread.start()
+    eventually(lambda: ended(store, job).step == 937, "it is measured")
+    store.cancel(job.id)
+    thread.join()
+    assert ended(store, job).state is JobState.CANCELED
+    measured.set()
 
 
 def test_a_run_whose_job_went_elsewhere_publishes_nothing(store: JobStore, settings: Settings, job: Job) -> None:
