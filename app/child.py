@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import FrameType
 
 from worker.queue import signal_on_parent_death
 
@@ -61,11 +63,15 @@ class Child:
             self.process, self.due = None, now + self.pause
             self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
 
+    def ask_to_end(self) -> None:
+        if self.process:
+            self.process.terminate()
+
     def end(self) -> None:
         """Ask it to end, and kill it and what it has started if it takes too long."""
         if self.process is None:
             return
-        self.process.terminate()
+        self.ask_to_end()
         try:
             self.process.wait(self.grace_seconds)
         except subprocess.TimeoutExpired:
@@ -77,6 +83,23 @@ class Child:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """A list that stays empty until SIGINT, SIGTERM or SIGHUP."""
+    received: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        received.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, remember) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ending(code: int) -> str:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from app.settings import ApiSettings
+from app.settings import MAX_PROCESSES, ApiSettings
 from models import seeds
 from worker.jobs import MAX_EPOCHS
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
@@ -83,29 +83,25 @@ def up() -> None:
         _fail(str(error))
 
 
-@cli.command(epilog="Example: `digits serve --host 0.0.0.0 --port 9000`")
+@cli.command(epilog="Example: `digits serve --host 0.0.0.0 --port 9000 --workers 4`")
 def serve(
     host: Annotated[str | None, typer.Option(help="Where to listen. Default: DIGITS_HOST, or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: DIGITS_PORT, or 8000.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Processes. Default: DIGITS_WORKERS, or one a core.")
+    ] = None,
 ) -> None:
     """Run the API alone. `/generate` needs nothing else; `/train` needs DIGITS_REDIS_URL and a worker."""
-    import uvicorn
+    from app import serving
 
-    from app.main import create_app
-
-    settings = ApiSettings()
+    told = {"host": host, "port": port, "workers": workers}
+    settings = ApiSettings().model_copy(update={name: value for name, value in told.items() if value is not None})
     try:
-        app = create_app(settings)
+        serving.serve(settings)
     except ValueError as error:
         _fail(str(error))
-    uvicorn.run(
-        app,
-        host=host or settings.host,
-        port=port or settings.port,
-        log_config=None,
-        timeout_graceful_shutdown=1,
-        server_header=False,
-    )
+    except OSError as error:
+        _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
 
 
 @cli.command(epilog="Example: `DIGITS_REDIS_URL=redis://gpu-host:6379/0 digits worker`")

@@ -53,6 +53,7 @@ class Resources:
 
     generators: Generators
     engine: Engine
+    deadline_seconds: float  # of a picture
     training: Training | None  # None: no Redis is configured
 
 
@@ -63,10 +64,6 @@ async def _resources(request: Request) -> Resources:
 
 async def _generators(resources: Annotated[Resources, Depends(_resources)]) -> Generators:
     return resources.generators
-
-
-async def _engine(resources: Annotated[Resources, Depends(_resources)]) -> Engine:
-    return resources.engine
 
 
 async def _training(resources: Annotated[Resources, Depends(_resources)]) -> Training:
@@ -88,5 +85,4 @@ async def json_body(request: Request) -> None:
 
 ResourcesDep = Annotated[Resources, Depends(_resources)]
 GeneratorsDep = Annotated[Generators, Depends(_generators)]
-EngineDep = Annotated[Engine, Depends(_engine)]
 TrainingDep = Annotated[Training, Depends(_training)]

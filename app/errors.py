@@ -8,7 +8,8 @@
     ├── UnsupportedMedia 415  of the body
     ├── Unprocessable    422  bad input, with the field and the bound
     ├── Busy             429  try again later
-    └── Unavailable      503  a part that the call needs is away
+    ├── Unavailable      503  a part that the call needs is away
+    └── Late             504  the answer would come after its deadline
 
 The problem's members are those of RFC 9457, and ``errors``: one ``{field, detail, bound}`` for
 each thing that is wrong with the input.
@@ -77,6 +78,10 @@ class Unavailable(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class Late(ServiceError):
+    status = HTTPStatus.GATEWAY_TIMEOUT
+
+
 class Problem(JSONResponse):
     """One problem as its own media type."""
 
@@ -96,22 +101,32 @@ class Problem(JSONResponse):
         super().__init__(body, status, headers)
 
 
+def http_error(error: HTTPException) -> Response:
+    """The answer of an error that has a status."""
+    if error.status_code == HTTPStatus.NO_CONTENT:  # which ends a stream of events, and is no problem
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that is no text
+        error = Unprocessable("the body is not JSON in UTF-8", field="body")
+    return Problem(error.status_code, error.detail, getattr(error, "errors", None), error.headers)
+
+
+def bad_input(error: RequestValidationError) -> Problem:
+    """The answer of input that does not fit."""
+    errors = [_of_validation(item) for item in error.errors()]
+    detail = "; ".join(f"{item['field']}: {item['detail']}" for item in errors)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+
+
 def install(app: FastAPI) -> None:
     """Have every error of ``app`` answered as a problem."""
 
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def on_http_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if error.status_code == HTTPStatus.NO_CONTENT:  # which ends a stream of events, and is no problem
-            return Response(status_code=HTTPStatus.NO_CONTENT)
-        if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that is no text
-            error = Unprocessable("the body is not JSON in UTF-8", field="body")
-        return Problem(error.status_code, error.detail, getattr(error, "errors", None), error.headers)
+        return http_error(error)
 
-    async def bad_input(_: Request, error: Exception) -> Problem:
+    async def on_bad_input(_: Request, error: Exception) -> Problem:
         assert isinstance(error, RequestValidationError)
-        errors = [_of_validation(item) for item in error.errors()]
-        detail = "; ".join(f"{item['field']}: {item['detail']}" for item in errors)
-        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
+        return bad_input(error)
 
     async def redis_away(_: Request, error: Exception) -> Problem:
         logger.warning("redis is away: %s", error)
@@ -120,8 +135,8 @@ def install(app: FastAPI) -> None:
     async def our_fault(_: Request, error: Exception) -> Problem:
         return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")
 
-    app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(RequestValidationError, bad_input)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(RequestValidationError, on_bad_input)
     app.add_exception_handler(RedisError, redis_away)
     app.add_exception_handler(OperationalError, redis_away)
     app.add_exception_handler(Exception, our_fault)

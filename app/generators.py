@@ -5,15 +5,17 @@ files change; whatever was loaded before stays.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from app.errors import Unknown
 from models import checkpoint, sampling
 from models.checkpoint import InvalidVersionError, Manifest
+from models.inference import BATCH, Inference
 
 logger = logging.getLogger(__name__)
 
@@ -22,22 +24,26 @@ LATEST = "latest"
 Signature = tuple[tuple[str, int, int, int], ...]  # of each file: name, inode, size, mtime in ns
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Generator:
-    """A loaded version, ready to draw."""
+    """A loaded version, ready to draw; the same as itself alone."""
 
     manifest: Manifest
-    network: nn.Module
+    inference: Inference
 
     @property
     def sha256(self) -> str:
         """Of the weights' file."""
         return self.manifest.files[checkpoint.GENERATOR].sha256
 
+    def images(self, seeds: Sequence[int]) -> Tensor:
+        """``[len(seeds), 28, 28]`` uint8, one a seed; at most ``inference.BATCH``. Safe in several threads."""
+        return self.inference(sampling.latents(seeds, self.manifest.latent_shape, self.manifest.latents))
+
     def draw(self, seed: int, n: int) -> Tensor:
-        """``[n, 28, 28]`` uint8; image *i* depends on ``seed + i`` alone. Safe in several threads."""
-        z = sampling.latents(range(seed, seed + n), self.manifest.latent_shape, self.manifest.latents)
-        return sampling.images(self.network, z)
+        """``[n, 28, 28]`` uint8; image *i* depends on ``seed + i`` alone."""
+        every = range(seed, seed + n)
+        return torch.cat([self.images(every[start : start + BATCH]) for start in range(0, n, BATCH)])
 
 
 @dataclass(frozen=True)
@@ -99,8 +105,7 @@ class Generators:
         generator, problem = before.generator if before else None, None
         try:
             manifest, network = checkpoint.read_generator(folder)
-            generator = Generator(manifest, network.to(self._device))
-            generator.draw(seed=0, n=1)  # warm it: the first pass is slow
+            generator = Generator(manifest, Inference(network, manifest.latent_shape, self._device))
             logger.info("loaded %s version %d", arch, version)
         except Exception as error:  # one bad folder must not keep the others from being found
             problem = str(error) if isinstance(error, InvalidVersionError) else f"{type(error).__name__}: {error}"

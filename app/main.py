@@ -5,6 +5,7 @@ digits serve
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -41,15 +42,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         generators = Generators(settings.model_dir, where)
         await asyncio.to_thread(generators.refresh)
-        resources = Resources(generators, Engine(), _training(settings))
+        engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
+        resources = Resources(generators, engine, settings.deadline_seconds, _training(settings))
         app.state.resources = resources
+        gc.collect()
+        gc.freeze()  # what is loaded stays; to look through it again took 0.1 s, in which nobody was answered
         watcher = asyncio.create_task(_keep_fresh(generators))
         reconciler = Reconciler(settings.redis_url.get_secret_value(), settings) if settings.redis_url else None
         try:
             yield
         finally:
             watcher.cancel()
-            resources.engine.close()
+            engine.close()
             if resources.training and reconciler:
                 reconciler.close()
                 resources.training.publisher.close()
@@ -62,6 +66,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
     )
     errors.install(app)
+    app.add_middleware(generate.ShortCut)
     app.add_middleware(BodyLimit)
     for part in (generate, models, jobs, health):
         app.include_router(part.router)

@@ -8,14 +8,17 @@ import base64
 import io
 import json
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+
+Images = NDArray[np.uint8]  # [n, 28, 28]
 
 GUTTER_PX = 2  # between the images of a grid
 GUTTER_GREY = 96
@@ -30,7 +33,7 @@ class ImpossiblePictureError(Exception):
 class Picture:
     """Images of one request, and how to show them."""
 
-    images: NDArray[np.uint8]  # [n, 28, 28]
+    images: Images
     arch: str
     version: int
     seed: int  # of the first image; image i has seed + i
@@ -103,27 +106,42 @@ FORMATS: dict[str, Callable[[Picture], bytes]] = {
 }
 
 
-def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:
+def grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:
     """``[n, h, w]`` → one picture, row by row, with gutters between the images."""
     n, height, width = images.shape
     columns = min(columns or math.ceil(math.sqrt(n)), n)
-    rows = math.ceil(n / columns)
     cell_h, cell_w = height * scale + GUTTER_PX, width * scale + GUTTER_PX
-    picture = np.full((rows * cell_h - GUTTER_PX, columns * cell_w - GUTTER_PX), GUTTER_GREY, np.uint8)
-    for index, image in enumerate(_enlarged(images, scale)):
-        top, left = index // columns * cell_h, index % columns * cell_w
-        picture[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return picture
+    rows, rest = divmod(n, columns)
+    picture = np.full(((rows + bool(rest)) * cell_h, columns * cell_w), GUTTER_GREY, np.uint8)
+    cells = picture.reshape(-1, cell_h, columns, cell_w).swapaxes(1, 2)[..., :-GUTTER_PX, :-GUTTER_PX]
+    enlarged = _enlarged(images, scale)
+    cells[:rows] = enlarged[: n - rest].reshape(rows, columns, *enlarged.shape[1:])
+    cells[rows:, :rest] = enlarged[n - rest :]
+    return picture[:-GUTTER_PX, :-GUTTER_PX]
 
 
-def _enlarged(images: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    return images.repeat(scale, axis=1).repeat(scale, axis=2)
+def _enlarged(images: Images, scale: int) -> Images:
+    return images.repeat(scale, axis=1).repeat(scale, axis=2) if scale > 1 else images
 
 
 def _png(pixels: NDArray[np.uint8], facts: Mapping[str, str]) -> bytes:
-    info = PngInfo()
-    for key, value in facts.items():
-        info.add_text(key, value)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", pnginfo=info)
-    return file.getvalue()
+    """``[h, w]`` → a grey PNG (W3C PNG, third edition) with ``facts`` as text.
+
+    Pillow writes the same pixels in ten times the time and more bytes: rows without a filter, and runs
+    of equal bytes instead of a search for repetitions, suit ink on a dark ground.
+    """
+    height, width = pixels.shape
+    lines = np.zeros((height, 1 + width), np.uint8)  # each begins with its filter: none
+    lines[:, 1:] = pixels
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    chunks = [
+        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),  # 8 bits, grey, not interlaced
+        *(_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")) for key, value in facts.items()),
+        _chunk(b"IDAT", deflate.compress(lines.data) + deflate.flush()),
+        _chunk(b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

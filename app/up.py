@@ -12,16 +12,13 @@ import fcntl
 import http.client
 import logging
 import os
-import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
-from app import valkey
-from app.child import Child
+from app import serving, valkey
+from app.child import Child, stop_on_signal
 from app.settings import ApiSettings
 
 logger = logging.getLogger(__name__)
@@ -42,8 +39,12 @@ def up(settings: ApiSettings) -> None:
         UpError: the state directory or the port is taken.
         ValkeyError: there is no Valkey for this platform, or it does not start.
     """
-    with _locked(settings.state_dir), _stop_on_signal() as stop:
-        _require_free_port(settings.host, settings.port)
+    with _locked(settings.state_dir), stop_on_signal() as stop:
+        try:
+            serving.require_free(settings.host, settings.port)
+        except OSError as error:
+            where = f"{settings.host}:{settings.port}"
+            raise UpError(f"cannot listen on {where} ({error.strerror}): set DIGITS_PORT") from None
         environment: dict[str, str] = {}
         children: list[Child] = []
         try:
@@ -55,7 +56,7 @@ def up(settings: ApiSettings) -> None:
                 valkey.wait_until_ready(server, url, lambda: bool(stop))
             digits = [sys.executable, "-m", "app.cli"]
             children.append(Child("worker", [*digits, "worker"], 30.0, environment))
-            children.append(Child("api", [*digits, "serve"], 2.0, environment))
+            children.append(Child("api", [*digits, "serve"], serving.GRACE_SECONDS + 1, environment))
             announced = False
             while not stop:
                 for child in children:
@@ -88,32 +89,6 @@ def _locked(state_dir: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-@contextlib.contextmanager
-def _stop_on_signal() -> Iterator[list[int]]:
-    """A list that stays empty until SIGINT, SIGTERM or SIGHUP."""
-    received: list[int] = []
-
-    def remember(number: int, _: FrameType | None) -> None:
-        received.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, remember) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _require_free_port(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise UpError(f"cannot listen on {host}:{port} ({error.strerror}): set DIGITS_PORT") from None
 
 
 def _answers(settings: ApiSettings) -> bool:

@@ -6,37 +6,53 @@ batches of one fixed shape, since a matrix product may round differently for ano
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-BATCH = 16  # images a forward pass; smaller requests are padded
+BATCH = 16  # images a forward pass; fewer are padded
 
-_CONTRAST = 1.03  # of a drawn image: tanh comes near its ends, and ink of real digits is at them
+CONTRAST = 1.03  # of a drawn image: tanh comes near its ends, and ink of real digits is at them
 
 _CATEGORIES = 32  # at most: no more than half of the latents
 _CATEGORY_SIZE = 6.0  # beside noise of 1
 
 
-def uniform(*shape: int, **where: Any) -> Tensor:
-    """``[n, size, …]`` in −1…1."""
-    return torch.rand(*shape, **where).mul_(2).sub_(1)
+@dataclass(frozen=True)
+class Distribution:
+    """Of latents: noise, and what is made of it, each row by itself."""
+
+    noise: Callable[..., Tensor]  # fills a tensor: Tensor.uniform_ or Tensor.normal_
+    form: Callable[[Tensor], Tensor]
+
+    def __call__(self, *shape: int, **where: Any) -> Tensor:
+        """Latents ``[n, size, …]``."""
+        return self.form(self.noise(torch.empty(*shape, **where)))
 
 
-def mixture(*shape: int, **where: Any) -> Tensor:
-    """``[n, size, …]``: one of 32 categories (of ``size // 2`` if that is less), one-hot, then normal noise.
+def _widen(noise: Tensor) -> Tensor:
+    """0…1 → −1…1."""
+    return noise.mul_(2).sub_(1)
+
+
+def _categorise(noise: Tensor) -> Tensor:
+    """One of 32 categories (of ``size // 2`` if that is less), one-hot, then normal noise.
 
     A generator is continuous: where all latents hang together it draws what lies between two digits, too.
     After InfoGAN's categorical codes (arXiv:1606.03657), without its loss; see also arXiv:1806.00880.
     """
-    z = torch.randn(*shape, **where)
-    codes = z[:, : min(_CATEGORIES, shape[1] // 2)]
+    codes = noise[:, : min(_CATEGORIES, noise.shape[1] // 2)]
     codes.copy_(codes == codes.amax(dim=1, keepdim=True)).mul_(_CATEGORY_SIZE)  # the largest of its own noise
-    return z
+    return noise
 
 
-LATENTS: Mapping[str, Callable[..., Tensor]] = {"uniform": uniform, "normal": torch.randn, "mixture": mixture}
+LATENTS: Mapping[str, Distribution] = {
+    "uniform": Distribution(Tensor.uniform_, _widen),
+    "normal": Distribution(Tensor.normal_, lambda noise: noise),
+    "mixture": Distribution(Tensor.normal_, _categorise),
+}
 
 
 def latents(seeds: Sequence[int], shape: tuple[int, ...], distribution: str) -> Tensor:
@@ -47,7 +63,10 @@ def latents(seeds: Sequence[int], shape: tuple[int, ...], distribution: str) -> 
     """
     draw = LATENTS[distribution]
     source = torch.Generator()
-    return torch.cat([draw(1, *shape, generator=source.manual_seed(seed)) for seed in seeds])
+    noise = torch.empty(len(seeds), *shape)
+    for row, seed in zip(noise, seeds, strict=True):
+        draw.noise(row, generator=source.manual_seed(seed))
+    return draw.form(noise)
 
 
 @torch.inference_mode()
@@ -65,4 +84,4 @@ def images(G: nn.Module, z: Tensor) -> Tensor:
 
 def to_uint8(pixels: Tensor) -> Tensor:
     """−1…1 → 0…255, rounded to the nearest grey level; the last 3 % at each end are all black or white."""
-    return pixels.mul(127.5 * _CONTRAST).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return pixels.mul(127.5 * CONTRAST).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)

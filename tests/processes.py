@@ -87,10 +87,11 @@ def running(folder: Path, *arguments: str, module: str = "app.cli", **environmen
 
 @contextmanager
 def running_api(folder: Path, module: str = "app.cli", **environment: str) -> Iterator[httpx.Client]:
-    """``digits serve`` on a free port, and a client for it."""
+    """``digits serve``, in one process unless told otherwise, on a free port, and a client for it."""
     port = free_port()
+    environment = {"DIGITS_WORKERS": "1", "DIGITS_PORT": str(port), **environment}
     with (
-        running(folder, "serve", module=module, DIGITS_PORT=str(port), **environment) as process,
+        running(folder, "serve", module=module, **environment) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
     ):
         eventually(lambda: process.popen.poll() is not None or answers(client), "the API answers")

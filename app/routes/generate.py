@@ -1,22 +1,32 @@
 """``/generate``: a picture of digits, drawn now."""
 
+import asyncio
+import hashlib
+from functools import lru_cache, partial
+from http import HTTPStatus
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import mimeparse
-from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.dependencies import EngineDep, GeneratorsDep
-from app.engine import Engine
-from app.errors import NotAcceptable, Unprocessable
-from app.generators import LATEST, Generator, Generators
-from app.rendering import FORMATS, ImpossiblePictureError, Picture
+from app import errors
+from app.dependencies import Resources
+from app.errors import Late, NotAcceptable, Unprocessable
+from app.generators import LATEST, Generator
+from app.rendering import FORMATS, Images, ImpossiblePictureError, Picture
 from models import seeds
 from worker.recipes import ArchName
 
+PATH = "/generate"
 MAX_N = 1024
+PATIENCE_SECONDS = 0.1  # for an answer, until it is watched whether the client is still there
 
-router = APIRouter(tags=["generate"])
+_VERSION = version("digits")
 
 
 class Order(BaseModel):
@@ -32,47 +42,91 @@ class Order(BaseModel):
     columns: int | None = Field(None, ge=1, le=MAX_N, description="of the grid; default: near-square")
 
 
+router = APIRouter(tags=["generate"])
+
+OrderQuery = Annotated[Order, Query()]
+Accept = Annotated[str, Header()]
+
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "the picture", "content": {media_type: {} for media_type in FORMATS}}
 }
 
 
-@router.get("/generate", response_class=Response, responses=_ANSWERS)
-async def get_generate(
-    order: Annotated[Order, Query()],
-    generators: GeneratorsDep,
-    engine: EngineDep,
-    accept: Annotated[str, Header()] = "*/*",
-) -> Response:
+@router.get(PATH, response_class=Response, responses={**_ANSWERS, 304: {"description": "as you have it"}})
+async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """As POST; cacheable when a seed is given, for ever when a version number is given too."""
-    response = await _answer(order, generators, engine, accept)
+    media_type, generator = _chosen(order, request, accept)
     if order.seed is None:
-        caching = "no-store"
-    elif order.version in (None, LATEST):
-        caching = "public, max-age=60"  # another version may answer soon
+        response = await _drawn(order, request, media_type, generator)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+    etag = _etag(order, media_type, generator)
+    if _matches(request.headers.get("if-none-match"), etag):
+        response = Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"Vary": "Accept"})
     else:
-        caching = "public, max-age=31536000, immutable"
-    response.headers["Cache-Control"] = caching
+        response = await _drawn(order, request, media_type, generator)
+        if response.status_code != HTTPStatus.OK:
+            return response
+    response.headers["ETag"] = etag
+    newest = order.version in (None, LATEST)  # another version may answer soon
+    response.headers["Cache-Control"] = "public, max-age=60" if newest else "public, max-age=31536000, immutable"
     return response
 
 
-@router.post("/generate", response_class=Response, responses=_ANSWERS)
-async def post_generate(
-    order: Annotated[Order, Query()],
-    generators: GeneratorsDep,
-    engine: EngineDep,
-    accept: Annotated[str, Header()] = "*/*",
-) -> Response:
+@router.post(PATH, response_class=Response, responses=_ANSWERS)
+async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """Draw ``n`` digits; ``Accept`` chooses PNG (a grid), WebP, ZIP (a PNG an image) or JSON."""
-    return await _answer(order, generators, engine, accept)
+    return await _drawn(order, request, *_chosen(order, request, accept))
 
 
-async def _answer(order: Order, generators: Generators, engine: Engine, accept: str) -> Response:
-    media_type = _negotiate(accept)
-    generator = generators.get(order.arch, order.version)
+class ShortCut:
+    """Answers ``/generate`` with the functions above, before FastAPI does.
+
+    What FastAPI does on the way for routes of any kind takes several times as long as all else that is
+    HTTP about a small picture: docs/measurements.md.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] not in _ENDPOINTS:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            try:
+                order = Order.model_validate(dict(request.query_params))
+            except ValidationError as error:
+                problems = error.errors(include_url=False)
+                raise RequestValidationError([{**item, "loc": ("query", *item["loc"])} for item in problems]) from None
+            response = await _ENDPOINTS[scope["method"]](order, request, request.headers.get("accept", "*/*"))
+        except HTTPException as error:
+            response = errors.http_error(error)
+        except RequestValidationError as error:
+            response = errors.bad_input(error)
+        await response(scope, receive, send)
+
+
+_ENDPOINTS = {"GET": get_generate, "POST": post_generate}
+
+
+def _resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+def _chosen(order: Order, request: Request, accept: str) -> tuple[str, Generator]:
+    """The media type and the generator of an answer."""
+    return _negotiate(accept), _resources(request).generators.get(order.arch, order.version)
+
+
+async def _drawn(order: Order, request: Request, media_type: str, generator: Generator) -> Response:
     seed = seeds.fresh() if order.seed is None else order.seed
+    resources = _resources(request)
+    answer = resources.engine.submit(generator, seed, order.n, partial(_encode, media_type, order, generator, seed))
     try:
-        body = await engine.run(lambda: FORMATS[media_type](_picture(generator, order, seed)))
+        body = await _in_time(answer, request, resources.deadline_seconds)
     except ImpossiblePictureError as error:
         raise Unprocessable(str(error), field="scale") from error
     return Response(
@@ -87,18 +141,66 @@ async def _answer(order: Order, generators: Generators, engine: Engine, accept: 
     )
 
 
-def _picture(generator: Generator, order: Order, seed: int) -> Picture:
-    return Picture(
-        images=generator.draw(seed, order.n).numpy(),
-        arch=generator.manifest.arch,
-        version=generator.manifest.version,
-        seed=seed,
-        sha256=generator.sha256,
-        scale=order.scale,
-        columns=order.columns,
+async def _in_time(answer: asyncio.Future[bytes], request: Request, seconds: float) -> bytes:
+    """The answer, if it comes before its deadline and before the client goes.
+
+    Raises:
+        Late: it does not.
+    """
+    loop = asyncio.get_running_loop()
+    watch: list[asyncio.Task[None]] = []
+    timer = loop.call_later(PATIENCE_SECONDS, lambda: watch.append(loop.create_task(_watch(answer, request, seconds))))
+    try:
+        return await answer
+    finally:
+        timer.cancel()
+        for task in watch:
+            task.cancel()
+
+
+async def _watch(answer: asyncio.Future[bytes], request: Request, seconds: float) -> None:
+    """End the waiting for an answer that nobody waits for any more, or for too long."""
+    error: Exception
+    try:
+        async with asyncio.timeout(seconds - PATIENCE_SECONDS):
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        error = Late("the client has gone")  # which nobody reads
+    except TimeoutError:
+        error = Late(f"no answer within {seconds:g} s; try again later, or with fewer digits")
+    except HTTPException as refused:  # what came with the request
+        error = refused
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _encode(media_type: str, order: Order, generator: Generator, seed: int, images: Images) -> bytes:
+    return FORMATS[media_type](
+        Picture(
+            images=images,
+            arch=generator.manifest.arch,
+            version=generator.manifest.version,
+            seed=seed,
+            sha256=generator.sha256,
+            scale=order.scale,
+            columns=order.columns,
+        )
     )
 
 
+def _etag(order: Order, media_type: str, generator: Generator) -> str:
+    """Of all that the bytes of a seeded answer depend on."""
+    facts = (_VERSION, media_type, generator.manifest.version, generator.sha256, order.model_dump(exclude={"version"}))
+    return f'"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}"'
+
+
+def _matches(if_none_match: str | None, etag: str) -> bool:
+    """RFC 9110, 13.1.2: a list of tags, weak or strong, or ``*``."""
+    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    return etag in tags or tags == ["*"]
+
+
+@lru_cache
 def _negotiate(accept: str) -> str:
     supported = list(reversed(FORMATS))  # of equals, mimeparse takes the last
     try:

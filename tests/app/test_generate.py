@@ -1,17 +1,27 @@
+import asyncio
 import base64
 import concurrent.futures
 import io
 import json
+import socket
+import threading
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
+from app.engine import Engine
+from app.main import create_app
+from app.settings import ApiSettings
+from app.valkey import free_port
 from models.archs import ARCHS
 from models.seeds import MAX_SEED
+from tests.processes import eventually, running_api
 
 
 def pixels(answer: httpx.Response) -> np.ndarray:
@@ -137,3 +147,97 @@ def test_zip_and_json_hold_the_images_of_the_grid(api: httpx.Client) -> None:
     assert from_zip == from_json
     for index, data in enumerate(from_zip):
         assert (np.asarray(Image.open(io.BytesIO(data))) == grid[:, index * 30 : index * 30 + 28]).all()
+
+
+def test_what_the_client_has_is_not_sent_again(api: httpx.Client) -> None:
+    query: dict[str, Any] = {"arch": "dcgan", "n": 2, "seed": 1, "version": 1}
+    first = api.get("/generate", params=query)
+    etag = first.headers["ETag"]
+    assert etag[0] == etag[-1] == '"'  # strong
+    for tags in (etag, f'"other", {etag}', f"W/{etag}", "*"):
+        again = api.get("/generate", params=query, headers={"If-None-Match": tags})
+        assert (again.status_code, again.content) == (304, b"")
+        for header in ("ETag", "Cache-Control", "Vary"):
+            assert again.headers[header] == first.headers[header]
+    assert api.get("/generate", params=query, headers={"If-None-Match": '"other"'}).content == first.content
+    assert "ETag" not in api.get("/generate", params={"arch": "dcgan", "n": 2}).headers
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n": 3}, {"seed": 2}, {"scale": 2}, {"columns": 2}, {"arch": "wgan"}, {"headers": {"Accept": "image/webp"}}],
+    ids=str,
+)
+def test_another_picture_has_another_tag(api: httpx.Client, change: dict[str, Any]) -> None:
+    query: dict[str, Any] = {"arch": "dcgan", "n": 2, "seed": 1}
+    headers = change.pop("headers", {})
+    etag = api.get("/generate", params=query).headers["ETag"]
+    other = api.get("/generate", params={**query, **change}, headers=headers)
+    assert other.headers["ETag"] != etag
+
+
+def test_a_tag_that_fits_costs_no_drawing(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, where the engine can be taken away."""
+    app = create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu"))
+    query: dict[str, Any] = {"arch": "dcgan", "n": 2, "seed": 1}
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://digits") as client,
+        ):
+            etag = (await client.get("/generate", params=query)).headers["ETag"]
+            monkeypatch.setattr(Engine, "submit", lambda *_: pytest.fail("something is drawn"))
+            again = await client.get("/generate", params=query, headers={"If-None-Match": etag})
+            assert again.status_code == 304
+
+    asyncio.run(ask())
+
+
+def test_a_picture_that_comes_too_late(tmp_path: Path, model_dir: Path) -> None:
+    """Those that are in time are whole; the others are told, and nothing of them is left."""
+    large: dict[str, Any] = {"arch": "dcgan", "n": 1024, "scale": 8}
+    environment = {"DIGITS_MODEL_DIR": str(model_dir), "DIGITS_DEADLINE_SECONDS": "0.3"}
+    with running_api(tmp_path, **environment) as api:
+        with concurrent.futures.ThreadPoolExecutor(24) as threads:
+            headers = {"Accept": "application/json"}
+            answers = list(threads.map(lambda _: api.post("/generate", params=large, headers=headers), range(48)))
+        late = [answer for answer in answers if answer.status_code == 504]
+        assert late
+        assert {answer.status_code for answer in answers} <= {200, 504}
+        assert late[0].headers["content-type"] == "application/problem+json"
+        assert "0.3 s" in late[0].json()["detail"]
+        assert api.post("/generate", params={"arch": "dcgan", "n": 16}).status_code == 200
+
+
+def test_what_nobody_waits_for_is_not_drawn(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, where the answers to come can be looked at; with real connections that are closed."""
+    asked: list[asyncio.Future[bytes]] = []
+
+    def submit(*arguments: Any) -> asyncio.Future[bytes]:
+        asked.append(original(*arguments))
+        return asked[-1]
+
+    original = Engine.submit
+    monkeypatch.setattr(Engine, "submit", submit)
+    port = free_port()
+    app = create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        eventually(lambda: server.started, "it listens")
+        crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+        for connection in crowd:
+            connection.sendall(b"POST /generate?arch=dcgan&n=1024&scale=8 HTTP/1.1\r\nHost: digits\r\n\r\n")
+        eventually(lambda: len(asked) == 60, "they are accepted")
+        for connection in crowd:
+            connection.close()
+        eventually(lambda: all(answer.done() for answer in asked), "nothing is waiting")
+        assert sum(1 for answer in asked if answer.exception()) > 30  # some may have been quicker
+        query: dict[str, Any] = {"arch": "dcgan", "n": 16}
+        assert httpx.post(f"http://127.0.0.1:{port}/generate", params=query, timeout=60).status_code == 200
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,35 @@
+"""What a handler of a tutorial does: the network as it is, and Pillow."""
+
+import io
+import math
+
+import torch
+from PIL import Image
+from torch import nn
+
+from models import checkpoint, sampling
+
+MANIFEST, _ = checkpoint.read_generator(checkpoint.PRETRAINED / "dcgan" / "1")
+
+
+def generator() -> nn.Module:
+    return checkpoint.read_generator(checkpoint.PRETRAINED / "dcgan" / "1")[1]
+
+
+@torch.inference_mode()
+def images(G: nn.Module, n: int) -> torch.Tensor:
+    """``[n, 28, 28]`` uint8."""
+    return sampling.to_uint8(G(sampling.LATENTS[MANIFEST.latents](n, *MANIFEST.latent_shape)).view(n, 28, 28))
+
+
+def png(images: torch.Tensor) -> bytes:
+    """The grid that the service answers with: near-square, 2 px of grey between the images."""
+    n = len(images)
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    cells = torch.full((rows * columns, 30, 30), 96, dtype=torch.uint8)
+    cells[:n, :28, :28] = images
+    grid = cells.view(rows, columns, 30, 30).transpose(1, 2).reshape(rows * 30, columns * 30)[:-2, :-2]
+    file = io.BytesIO()
+    Image.fromarray(grid.numpy()).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,94 @@
+"""Drawing fast: latents through a generator to grey levels, in passes of a few fixed shapes.
+
+On the CPU as matrix products, on CUDA as recorded graphs; what that gains, and what was tried beside
+it, is in docs/measurements.md.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from models import sampling
+from models.products import Products, UnknownLayerError
+
+logger = logging.getLogger(__name__)
+
+Draw = Callable[[Tensor], Tensor]  # latents [n, …] → images [n, 28, 28] uint8
+
+BATCH = 32  # images a pass; more gain nothing
+SHAPES = (1, 2, 4, 8, 16, BATCH)  # of a pass; a few images do not pay for many
+
+
+class Inference:
+    """A generator in eval mode, ready to draw. Safe in several threads.
+
+    An image does not depend on the others of its pass, nor on how many they are: a shape in which
+    some image came out otherwise on this machine, when the generator was loaded, is not used.
+    """
+
+    def __init__(self, G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> None:
+        self._draw = _fastest(G, latent_shape, device)
+        z = torch.randn(BATCH, *latent_shape, generator=torch.Generator().manual_seed(0))
+        expected = self._draw(z)
+        self._shapes = [shape for shape in SHAPES if _agrees(self._draw, z, shape, expected)]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Latents ``[n, …]`` → images ``[n, 28, 28]`` uint8 on the CPU; ``n`` up to :data:`BATCH`."""
+        shape = next(shape for shape in self._shapes if shape >= len(z))
+        if shape == len(z):
+            return self._draw(z)
+        padded = z.new_zeros(shape, *z.shape[1:])
+        padded[: len(z)] = z
+        return self._draw(padded)[: len(z)]
+
+
+def _agrees(draw: Draw, z: Tensor, shape: int, expected: Tensor) -> bool:
+    """Does ``draw`` give the same images in passes of ``shape``, also in other places of them?"""
+    if torch.cat([draw(chunk) for chunk in z.flip(0).split(shape)]).flip(0).equal(expected):
+        return True
+    logger.warning("passes of %d images draw otherwise than those of %d on this machine: not used", shape, BATCH)
+    return shape == BATCH
+
+
+def _fastest(G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> Draw:
+    """The way that was measured to be the fastest on the device."""
+    if device.type == "cuda":
+        return _Graphs(G.to(device), latent_shape)
+    try:
+        return Products(G)
+    except UnknownLayerError as error:
+        logger.warning("drawing at half the speed: %s", error)
+        return partial(sampling.images, G)
+
+
+class _Graphs:
+    """The network as CUDA graphs, one a shape. Has not been run on a GPU yet."""
+
+    @torch.inference_mode()
+    def __init__(self, G: nn.Sequential, latent_shape: tuple[int, ...]) -> None:
+        device = next(G.parameters()).device
+        self._lock = threading.Lock()  # a graph has one place for its latents
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+        for shape in SHAPES:
+            z = torch.zeros(shape, *latent_shape, device=device)
+            side = torch.cuda.Stream(device)
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                sampling.to_uint8(G(z))  # a first pass, which allocates
+            torch.cuda.current_stream(device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                images = sampling.to_uint8(G(z)).view(shape, 28, 28)
+            self._graphs[shape] = graph, z, images
+
+    @torch.inference_mode()
+    def __call__(self, z: Tensor) -> Tensor:
+        graph, latents, images = self._graphs[len(z)]
+        with self._lock:
+            latents.copy_(z)
+            graph.replay()
+            return images.cpu()

@@ -1,0 +1,206 @@
+"""A generator's forward pass as a few large matrix products.
+
+A transposed convolution is one matrix product, all taps of the kernel for all pixels at once, and
+then sums of the taps that fall on the same pixel (overlap-add). Channels come last. Batch norms are
+folded into weights and biases, biases and leaky ReLUs into the products where nothing comes between.
+The results are those of the network but for the order of the sums, some 1e-6 of a pixel.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models import sampling
+
+Layer = Callable[[Tensor], Tensor]
+
+# oneDNN's products, which torch.compile uses too, are twice as fast as those of the BLAS where there is AVX-512.
+_ONEDNN = torch.backends.mkldnn.is_available()
+
+
+class UnknownLayerError(Exception):
+    """The network has a layer that is not known here how to write as a product."""
+
+
+class Products:
+    """A generator in eval mode as matrix products, on the CPU. Safe in several threads.
+
+    Knows what :mod:`models.networks` builds: linear layers and transposed convolutions, each with
+    a norm and a leaky ReLU or without, and Tanh at the end.
+
+    Raises:
+        UnknownLayerError: ``G`` has another layer.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, G: nn.Sequential) -> None:
+        modules = list(G)
+        if not isinstance(modules.pop(), nn.Tanh):
+            raise UnknownLayerError("the last layer is no Tanh")
+        self._layers: list[Layer] = []
+        while modules:
+            self._layers += _next(modules, first=not self._layers)
+
+    @torch.inference_mode()
+    def __call__(self, z: Tensor) -> Tensor:
+        """Latents ``[n, …]`` → images ``[n, 28, 28]`` uint8."""
+        x = z.flatten(1)
+        for layer in self._layers:
+            x = layer(x)
+        return _grey_levels(x).view(len(z), 28, 28)
+
+
+def _next(modules: list[nn.Module], first: bool) -> list[Layer]:
+    """Take a linear layer off ``modules``, with the norm and the leaky ReLU that follow it."""
+    linear = modules.pop(0)
+    norm = modules.pop(0) if modules and isinstance(modules[0], nn.BatchNorm2d | nn.InstanceNorm2d) else None
+    slope = _slope(modules.pop(0)) if modules and isinstance(modules[0], nn.LeakyReLU) else None
+    if isinstance(linear, nn.Linear) and norm is None:
+        return [_Product(linear.weight, linear.bias, slope)]
+    if not isinstance(linear, nn.ConvTranspose2d) or linear.bias is not None:
+        raise UnknownLayerError(f"no product for {linear}")
+    weight = linear.weight.permute(2, 3, 1, 0)  # [rows, columns, channels out, channels in]
+    bias = None
+    if isinstance(norm, nn.BatchNorm2d):
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        weight, bias = weight * scale[:, None], norm.bias - norm.running_mean * scale
+    after: list[Layer] = [_InstanceNorm(norm.eps, slope)] if isinstance(norm, nn.InstanceNorm2d) else []
+    slope = None if after else slope
+    if first:
+        return [_from_point(linear, weight, bias, slope), *after]
+    if linear.out_channels == 1 and not (norm or slope):
+        return [_ToOneChannel(linear, weight)]
+    return [_TransposedConvolution(linear, weight, bias, slope), *after]
+
+
+class _Product:
+    """``[m, k]`` → ``[m, n]``: a product with weights ``[n, k]``, a bias, a leaky ReLU."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, slope: float | None) -> None:
+        self._weight = weight.contiguous()
+        self._bias = bias
+        self._slope = slope
+        if _ONEDNN:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, 512)  # typical rows of x
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _product(x, self._weight, self._bias, self._slope)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> Tensor:
+    if _ONEDNN:
+        activation = ("none", []) if slope is None else ("leaky_relu", [slope])
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *activation, "")
+        return y
+    y = functional.linear(x, weight, bias)
+    return y if slope is None else functional.leaky_relu_(y, slope)
+
+
+def _from_point(linear: nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, slope: float | None) -> Layer:
+    """``[n, c]``, images of one pixel, → ``[n, h, w, c]``."""
+    if linear.padding != (0, 0):
+        raise UnknownLayerError(f"no product for {linear}")
+    h, w, channels = weight.shape[:3]
+    product = _Product(weight.flatten(0, 2), None if bias is None else bias.repeat(h * w), slope)
+    return lambda x: product(x).view(-1, h, w, channels)
+
+
+class _TransposedConvolution:
+    """``[n, h, w, c]`` → ``[n, H, W, c]``."""
+
+    def __init__(self, linear: nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, slope: float | None) -> None:
+        self._rule = _OverlapAdd(linear)
+        self._kernel, self._channels = weight.shape[:2], weight.shape[2]
+        if bias is not None:  # once for each new pixel
+            bias = bias * self._rule.once[:, None, None] * self._rule.once[:, None]
+        self._product = _Product(weight.flatten(0, 2), None if bias is None else bias.flatten(), None)
+        self._slope = slope
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n, h, w, c = x.shape
+        taps = self._product(x.view(-1, c)).view(n, h, w, *self._kernel, self._channels)
+        rows = taps.new_empty(n, self._rule.size(h), w, self._kernel[1], self._channels)
+        self._rule(taps.movedim((1, 3), (0, 1)), out=rows.movedim(1, 0))
+        y = rows.new_empty(n, rows.shape[1], self._rule.size(w), self._channels)
+        self._rule(rows.movedim((2, 3), (0, 1)), out=y.movedim(2, 0))
+        return y if self._slope is None else functional.leaky_relu_(y, self._slope)
+
+
+class _ToOneChannel:
+    """``[n, h, w, c]`` → ``[n, H, W]``; each tap is a plane of its own, so that rows stay long."""
+
+    def __init__(self, linear: nn.ConvTranspose2d, weight: Tensor) -> None:
+        self._rule = _OverlapAdd(linear)
+        self._kernel = weight.shape[:2]
+        self._weight = weight.flatten(0, 2).contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n, h, w, c = x.shape
+        planes = _product(self._weight, x.view(-1, c)).view(*self._kernel, n, h, w)
+        rows = planes.new_empty(self._kernel[1], n, self._rule.size(h), w)
+        self._rule(planes.movedim((3, 0), (0, 1)), out=rows.movedim(2, 0))
+        y = rows.new_empty(n, rows.shape[2], self._rule.size(w))
+        self._rule(rows.movedim((3, 0), (0, 1)), out=y.movedim(2, 0))
+        return y
+
+
+class _OverlapAdd:
+    """One axis of a transposed convolution: from the taps of each pixel to the sums on each new one.
+
+    Raises:
+        UnknownLayerError: more than two pixels meet on a new one, or none, or the layer has other options.
+    """
+
+    def __init__(self, linear: nn.ConvTranspose2d) -> None:
+        kernel, stride, padding = linear.kernel_size[0], linear.stride[0], int(linear.padding[0])
+        square = all(len(set(sides)) == 1 for sides in (linear.kernel_size, linear.stride, linear.padding))
+        plain = (linear.output_padding, linear.dilation, linear.groups) == ((0, 0), (1, 1), 1)
+        if not (square and plain and stride < kernel <= 2 * stride and padding <= kernel - stride <= 2 * padding):
+            raise UnknownLayerError(f"no product for {linear}")
+        self._kernel, self._stride, self._padding = kernel, stride, padding
+        self.once = torch.zeros(kernel)  # 1 for ``stride`` taps, one of which each new pixel has
+        self.once[padding : padding + stride] = 1
+
+    def size(self, pixels: int) -> int:
+        return (pixels - 1) * self._stride + self._kernel - 2 * self._padding
+
+    def __call__(self, taps: Tensor, *, out: Tensor) -> None:
+        """``taps`` ``[pixels, kernel, …]`` → ``out`` ``[size(pixels), …]``."""
+        stride, padding, overlap = self._stride, self._padding, self._kernel - self._stride
+        begin, between = stride - padding, len(taps) - 1
+        inner = out[begin : begin + between * stride].unflatten(0, (between, stride))
+        torch.add(taps[1:, :overlap], taps[:-1, stride:], out=inner[:, :overlap])
+        if overlap < stride:
+            inner[:, overlap:] = taps[1:, overlap:stride]
+        out[:begin] = taps[0, padding:stride]
+        if padding < overlap:
+            out[begin + between * stride :] = taps[-1, stride : self._kernel - padding]
+
+
+class _InstanceNorm:
+    """``[n, h, w, c]``, in place: each image's channel to mean 0 and variance 1; then a leaky ReLU."""
+
+    def __init__(self, eps: float, slope: float | None) -> None:
+        self._eps = eps
+        self._slope = slope
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x.sub_(x.mean(dim=(1, 2), keepdim=True))
+        x.mul_(x.square().mean(dim=(1, 2), keepdim=True).add_(self._eps).rsqrt_())
+        return x if self._slope is None else functional.leaky_relu_(x, self._slope)
+
+
+def _grey_levels(x: Tensor) -> Tensor:
+    """``sampling.to_uint8(x.tanh())``, by tanh(x) = 2σ(2x) − 1."""
+    contrast = 127.5 * sampling.CONTRAST
+    levels = x.mul_(2).sigmoid_().mul_(2 * contrast).add_(127.5 - contrast)
+    return levels.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _slope(module: nn.Module) -> float:
+    assert isinstance(module, nn.LeakyReLU)
+    return module.negative_slope

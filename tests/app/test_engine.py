@@ -1,0 +1,238 @@
+"""The engine alone: with shipped generators where bytes matter, with a scripted one where order does."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app import engine as engine_module
+from app.engine import Engine
+from app.errors import Busy
+from app.generators import Generators
+from app.rendering import Images
+from models.archs import ARCHS
+from models.inference import BATCH
+
+
+class Scripted:
+    """Draws images whose pixels are their seed, once it may; notes the seeds of every pass."""
+
+    def __init__(self) -> None:
+        self.passes: list[list[int]] = []
+        self.may_draw = threading.Event()
+        self.drawing = threading.Event()
+
+    def images(self, seeds: Sequence[int]) -> torch.Tensor:
+        self.passes.append(list(seeds))
+        self.drawing.set()
+        assert self.may_draw.wait(60)
+        if 13 in seeds:
+            raise RuntimeError("unlucky")
+        return torch.tensor(seeds, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 28, 28)
+
+
+def seeds_of(images: Images) -> bytes:
+    return bytes(images[:, 0, 0])
+
+
+@asynccontextmanager
+async def running(threads: int = 1, wait_seconds: float = 0.0) -> AsyncIterator[Engine]:
+    engine = Engine(threads, wait_seconds)
+    try:
+        yield engine
+    finally:
+        await asyncio.to_thread(engine.close)
+
+
+@asynccontextmanager
+async def held(generator: Any, threads: int = 1) -> AsyncIterator[tuple[Engine, asyncio.Future[bytes]]]:
+    """An engine whose thread is drawing seed 200 until the generator may."""
+    async with running(threads) as engine:
+        first = engine.submit(generator, 200, 1, seeds_of)
+        await asyncio.to_thread(generator.drawing.wait, 60)
+        try:
+            yield engine, first
+        finally:
+            generator.may_draw.set()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bytes_in_a_crowd_are_those_alone(threads: int, tmp_path: Path) -> None:
+    generators = Generators(tmp_path, torch.device("cpu"))
+    generators.refresh()
+    orders = [
+        (generators.get(arch), seed, n) for arch in ARCHS for seed, n in ((0, 1), (7, 3), (9, 16), (2, 33), (1, 70))
+    ]
+
+    async def ask() -> None:
+        async with running(threads, 0.002) as engine:
+            alone = [await engine.submit(*order, bytes_of) for order in orders]
+            for _ in range(5):
+                crowd = await asyncio.gather(*(engine.submit(*order, bytes_of) for order in orders * 3))
+                assert crowd == alone * 3
+
+    asyncio.run(ask())
+
+
+def _note(order: list[str], name: str, _: object) -> None:
+    order.append(name)
+
+
+def bytes_of(images: Images) -> bytes:
+    return images.tobytes()
+
+
+def test_requests_share_passes_and_large_ones_let_small_ones_by() -> None:
+    async def ask() -> None:
+        generator: Any = Scripted()
+        async with held(generator) as (engine, first):
+            answered: list[str] = []
+            large = engine.submit(generator, 20, 3 * BATCH, seeds_of)
+            small = [engine.submit(generator, 150 + index, 1, seeds_of) for index in range(8)]
+            large.add_done_callback(lambda _: answered.append("large"))
+            for future in small:
+                future.add_done_callback(lambda _: answered.append("small"))
+            generator.may_draw.set()
+            assert await large == bytes(range(20, 20 + 3 * BATCH))
+            assert [await future for future in small] == [bytes([150 + index]) for index in range(8)]
+            assert await first == bytes([200])
+        large_seeds, small_seeds = range(20, 20 + 3 * BATCH), range(150, 158)
+        assert generator.passes[1:] == [
+            [*large_seeds[:BATCH]],
+            [*small_seeds, *large_seeds[BATCH : 2 * BATCH - 8]],
+            [*large_seeds[2 * BATCH - 8 : 3 * BATCH - 8]],
+            [*large_seeds[3 * BATCH - 8 :]],
+        ]
+        assert answered == ["small"] * 8 + ["large"]
+
+    asyncio.run(ask())
+
+
+def test_generators_take_turns() -> None:
+    async def ask() -> None:
+        one: Any = Scripted()
+        other: Any = Scripted()
+        other.may_draw.set()
+        async with held(one) as (engine, _):
+            order: list[str] = []
+            for name, generator in (("one", one), ("one", one), ("other", other)):
+                engine.submit(generator, 20, BATCH, seeds_of).add_done_callback(partial(_note, order, name))
+            one.may_draw.set()
+            await engine.submit(one, 0, 1, seeds_of)
+        assert order == ["one", "other", "one"]
+
+    asyncio.run(ask())
+
+
+def test_too_much_is_refused_with_the_time_that_what_waits_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> None:
+        monkeypatch.setattr(engine_module, "FIRST_GUESS_SECONDS", 0.001)
+        generator: Any = Scripted()
+        async with held(generator, threads=2) as (engine, _):
+            second = engine.submit(generator, 201, 1, seeds_of)
+            while len(generator.passes) < 2:  # both threads are busy
+                await asyncio.sleep(0.01)
+            accepted = [engine.submit(generator, 0, 1024, lambda _: b"") for _ in range(64)]
+            with pytest.raises(Busy) as refused:
+                engine.submit(generator, 0, 1, seeds_of)
+            assert refused.value.headers == {"Retry-After": "33"}  # 65,536 images of 1 ms, two at a time
+            for future in accepted:
+                future.cancel()
+            generator.may_draw.set()
+            await second
+            assert await engine.submit(generator, 5, 1, seeds_of) == bytes([5])
+        assert [len(seeds) for seeds in generator.passes] == [1, 1, 1]  # nothing of what was canceled
+
+    asyncio.run(ask())
+
+
+def test_so_are_too_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> None:
+        monkeypatch.setattr(engine_module, "MAX_REQUESTS", 3)
+        generator: Any = Scripted()
+        async with held(generator) as (engine, _):
+            two = [engine.submit(generator, seed, 1, seeds_of) for seed in (1, 2)]
+            with pytest.raises(Busy) as refused:
+                engine.submit(generator, 3, 1, seeds_of)
+            assert refused.value.headers == {"Retry-After": "1"}
+            generator.may_draw.set()
+            assert await asyncio.gather(*two) == [bytes([1]), bytes([2])]
+            await asyncio.gather(*(engine.submit(generator, seed, 1, seeds_of) for seed in (1, 2)))  # there is room
+
+    asyncio.run(ask())
+
+
+def test_what_is_canceled_half_way_is_not_drawn_to_its_end() -> None:
+    async def ask() -> None:
+        generator: Any = Scripted()
+        async with running() as engine:
+            large = engine.submit(generator, 0, 4 * BATCH, seeds_of)
+            await asyncio.to_thread(generator.drawing.wait, 60)
+            large.cancel()
+            generator.may_draw.set()
+            assert await engine.submit(generator, 200, 1, seeds_of) == bytes([200])
+        assert [len(seeds) for seeds in generator.passes] == [BATCH, 1]
+
+    asyncio.run(ask())
+
+
+def test_errors_reach_those_whom_they_concern_alone() -> None:
+    def cannot(_: Images) -> bytes:
+        raise ValueError("no such picture")
+
+    async def ask() -> None:
+        generator: Any = Scripted()
+        generator.may_draw.set()
+        async with running() as engine:
+            for _ in range(3):
+                unlucky = engine.submit(generator, 0, 3 * BATCH, seeds_of)  # image 13 of the first pass
+                impossible = engine.submit(generator, 100, 1, cannot)
+                fine = engine.submit(generator, 101, 1, seeds_of)
+                results = await asyncio.gather(unlucky, impossible, fine, return_exceptions=True)
+                assert isinstance(results[0], RuntimeError)
+                assert isinstance(results[1], ValueError)
+                assert results[2] == bytes([101])
+            assert (engine._requests, engine._waiting) == (0, 0)
+
+    asyncio.run(ask())
+
+
+def test_closing_cancels_what_waits() -> None:
+    async def ask() -> None:
+        generator: Any = Scripted()
+        async with held(generator) as (engine, first):
+            waiting = engine.submit(generator, 1, 1, seeds_of)
+            closing = asyncio.create_task(asyncio.to_thread(engine.close))
+            while not waiting.cancelled():
+                await asyncio.sleep(0.01)
+            generator.may_draw.set()
+            await closing
+            assert await first == bytes([200])
+
+    asyncio.run(ask())
+
+
+def test_pixels_land_where_they_belong() -> None:
+    async def ask() -> None:
+        generator: Any = Scripted()
+        generator.may_draw.set()
+        kept: list[Images] = []
+
+        def keep(images: Images) -> bytes:
+            kept.append(images)
+            return b""
+
+        async with running(threads=4) as engine:
+            await asyncio.gather(*(engine.submit(generator, 20, 100, keep) for _ in range(20)))
+        expected = np.broadcast_to(np.arange(20, 120, dtype=np.uint8)[:, None, None], (100, 28, 28))
+        assert len(kept) == 20
+        assert all((images == expected).all() for images in kept)
+
+    asyncio.run(ask())

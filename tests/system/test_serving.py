@@ -1,0 +1,132 @@
+"""``digits serve`` in several processes: they share the port and the model directory, and nothing else."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from app.valkey import free_port
+from models import checkpoint, classifier
+from tests.processes import PATIENCE_SECONDS, Process, answers, eventually, running
+from tests.system.test_up import all_gone
+from tests.versions import publish
+
+PROCESSES = 3
+
+
+class Serving:
+    """A running ``digits serve --workers 3``."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.process, self.port = process, port
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_SECONDS)
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.popen.pid).children()
+
+    def ready(self) -> bool:
+        """Does each of the processes answer? A new connection may be anyone's."""
+        for child in self.children():
+            listening = [one for one in child.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+            if not listening:
+                return False
+        with self.client() as client:
+            return len(self.children()) == PROCESSES and answers(client)
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    port = free_port()
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_DIR": str(tmp_path / "models"), "DIGITS_DEVICE": "cpu"}
+    with running(tmp_path, "serve", "--workers", str(PROCESSES), **environment) as process:
+        found = Serving(process, port)
+        eventually(found.ready, f"all processes listen:\n{process.output}")
+        yield found
+
+
+def test_connections_are_spread_over_the_processes_and_one_that_dies_comes_again(serving: Serving) -> None:
+    clients = [serving.client() for _ in range(60)]
+    assert all(client.get("/livez").status_code == 200 for client in clients)
+    children = serving.children()
+    held = {
+        child.pid: sum(1 for one in child.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED)
+        for child in children
+    }
+    assert sum(held.values()) == 60
+    assert min(held.values()) > 0  # by chance: once in 10¹⁰
+    for client in clients:
+        client.close()
+    children[0].kill()
+    with serving.client() as client:
+        eventually(lambda: answers(client), "the others answer")
+    eventually(serving.ready, "all of them are there again")
+    assert {child.pid for child in serving.children()} != set(held)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_processes(serving: Serving, number: int) -> None:
+    processes = [psutil.Process(serving.process.popen.pid), *serving.children()]
+    assert serving.process.end(number) == 0
+    assert all_gone(processes)
+
+
+def test_nothing_is_left_when_the_first_process_is_killed(serving: Serving) -> None:
+    children = serving.children()
+    os.kill(serving.process.popen.pid, signal.SIGKILL)
+    eventually(lambda: all_gone(children), "all are gone")
+
+
+def test_a_port_that_is_taken_is_named(serving: Serving, tmp_path: Path) -> None:
+    for workers in ("1", "2"):
+        with running(tmp_path, "serve", "--workers", workers, "--port", str(serving.port)) as second:
+            assert second.popen.wait(PATIENCE_SECONDS) == 1
+            assert f"cannot listen on 127.0.0.1:{serving.port}" in second.output
+
+
+def test_versions_are_swapped_under_load_and_every_answer_is_of_one(serving: Serving, tmp_path: Path) -> None:
+    """Five better versions come while clients ask for the best one, with seeds that they can ask for again."""
+    query: dict[str, Any] = {"arch": "dcgan", "n": 40, "seed": 7}
+    answered: list[httpx.Response] = []
+    failed: list[object] = []
+    enough = threading.Event()
+
+    def ask() -> None:
+        with serving.client() as client:
+            while not enough.is_set():
+                try:
+                    answered.append(client.post("/generate", params=query).raise_for_status())
+                except httpx.HTTPError as error:
+                    failed.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(5):
+            better: Any = {"metrics": {"fid": 0.5 - number / 10}, "classifier_sha256": classifier.sha256()}
+            version = str(publish(tmp_path / "models", weights_seed=number, **better).version)
+            eventually(lambda version=version: answered[-1].headers["X-Version"] == version, "it answers")  # type: ignore[misc]
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+    pictures: dict[str, set[bytes]] = {}
+    for answer in answered:
+        pictures.setdefault(answer.headers["X-Version"], set()).add(answer.content)
+    assert len(pictures) == 6
+    assert len(checkpoint.folders(tmp_path / "models")) == 5 + 3
+    with serving.client() as client:
+        for version, seen in pictures.items():
+            again = partial(client.post, "/generate", params={**query, "version": version})
+            eventually(lambda again=again: again().status_code == 200, "this process has it, too")  # type: ignore[misc]
+            assert seen == {again().content}
