@@ -117,6 +117,11 @@ def bad_input(error: RequestValidationError) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
 
 
+def our_fault() -> Problem:
+    """The answer of an error that nobody has foreseen."""
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")
+
+
 def install(app: FastAPI) -> None:
     """Have every error of ``app`` answered as a problem."""
 
@@ -132,14 +137,14 @@ def install(app: FastAPI) -> None:
         logger.warning("redis is away: %s", error)
         return Problem(HTTPStatus.SERVICE_UNAVAILABLE, REDIS_AWAY)
 
-    async def our_fault(_: Request, error: Exception) -> Problem:
-        return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")
+    async def on_our_fault(_: Request, error: Exception) -> Problem:
+        return our_fault()
 
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_bad_input)
     app.add_exception_handler(RedisError, redis_away)
     app.add_exception_handler(OperationalError, redis_away)
-    app.add_exception_handler(Exception, our_fault)
+    app.add_exception_handler(Exception, on_our_fault)
 
 
 def _of_validation(item: Mapping[str, Any]) -> FieldError:

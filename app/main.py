@@ -66,7 +66,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
     )
     errors.install(app)
-    app.add_middleware(generate.ShortCut)
     app.add_middleware(BodyLimit)
     for part in (generate, models, jobs, health):
         app.include_router(part.router)

@@ -68,8 +68,9 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
     _schedule_in_batches()
     _keep_freed_memory()
     from app.main import create_app
+    from app.routes.generate import ShortCut
 
-    app = create_app(settings)
+    app = ShortCut(create_app(settings))
     listening = socket.create_server(
         (settings.host, settings.port), family=_family(settings.host), backlog=BACKLOG, reuse_port=shared
     )

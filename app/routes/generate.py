@@ -2,17 +2,18 @@
 
 import asyncio
 import hashlib
+import logging
 from functools import lru_cache, partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import mimeparse
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.dependencies import Resources
@@ -21,6 +22,8 @@ from app.generators import LATEST, Generator
 from app.rendering import FORMATS, Images, ImpossiblePictureError, Picture
 from models import seeds
 from worker.recipes import ArchName
+
+logger = logging.getLogger(__name__)
 
 PATH = "/generate"
 MAX_N = 1024
@@ -80,32 +83,39 @@ async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*
 
 
 class ShortCut:
-    """Answers ``/generate`` with the functions above, before FastAPI does.
+    """Answers ``/generate`` with the functions above, all else with ``app``.
 
-    What FastAPI does on the way for routes of any kind takes several times as long as all else that is
+    What FastAPI does on the way to routes of any kind takes several times as long as all else that is
     HTTP about a small picture: docs/measurements.md.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != PATH or scope["method"] not in _ENDPOINTS:
             await self._app(scope, receive, send)
             return
+        scope["app"] = self._app
         request = Request(scope, receive)
         try:
-            try:
-                order = Order.model_validate(dict(request.query_params))
-            except ValidationError as error:
-                problems = error.errors(include_url=False)
-                raise RequestValidationError([{**item, "loc": ("query", *item["loc"])} for item in problems]) from None
-            response = await _ENDPOINTS[scope["method"]](order, request, request.headers.get("accept", "*/*"))
+            response = await _ENDPOINTS[scope["method"]](_order(request), request, request.headers.get("accept", "*/*"))
         except HTTPException as error:
             response = errors.http_error(error)
         except RequestValidationError as error:
             response = errors.bad_input(error)
+        except Exception:
+            logger.exception("cannot answer %s", request.url)
+            response = errors.our_fault()
         await response(scope, receive, send)
+
+
+def _order(request: Request) -> Order:
+    try:
+        return Order.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise RequestValidationError([{**item, "loc": ("query", *item["loc"])} for item in problems]) from None
 
 
 _ENDPOINTS = {"GET": get_generate, "POST": post_generate}

@@ -108,7 +108,9 @@ def started(contender: Contender, peers: Path) -> Iterator[tuple[psutil.Process,
                 time.sleep(0.1)
             yield psutil.Process(process.pid), url
         finally:
-            family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+            family = [process.pid]
+            with contextlib.suppress(psutil.Error):  # it has ended
+                family += [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
             process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)

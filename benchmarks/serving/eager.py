@@ -22,14 +22,18 @@ def images(G: nn.Module, n: int) -> torch.Tensor:
     return sampling.to_uint8(G(sampling.LATENTS[MANIFEST.latents](n, *MANIFEST.latent_shape)).view(n, 28, 28))
 
 
-def png(images: torch.Tensor) -> bytes:
-    """The grid that the service answers with: near-square, 2 px of grey between the images."""
+def grid(images: torch.Tensor) -> Image.Image:
+    """The picture that the service answers with: near-square, 2 px of grey between the images."""
     n = len(images)
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     cells = torch.full((rows * columns, 30, 30), 96, dtype=torch.uint8)
     cells[:n, :28, :28] = images
-    grid = cells.view(rows, columns, 30, 30).transpose(1, 2).reshape(rows * 30, columns * 30)[:-2, :-2]
+    pixels = cells.view(rows, columns, 30, 30).transpose(1, 2).reshape(rows * 30, columns * 30)[:-2, :-2]
+    return Image.fromarray(pixels.numpy())
+
+
+def png(images: torch.Tensor) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(grid.numpy()).save(file, "PNG")
+    grid(images).save(file, "PNG")
     return file.getvalue()

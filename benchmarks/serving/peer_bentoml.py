@@ -2,24 +2,24 @@
 
 import bentoml
 import eager
-from starlette.responses import Response
+from PIL.Image import Image
 
 
-@bentoml.service(workers=2, traffic={"timeout": 60})
+@bentoml.service(workers=2, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Generator:
     def __init__(self) -> None:
         self.G = eager.generator()
 
     @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=60_000)
-    def draw(self, ns: list[int]) -> list[bytes]:
-        return [eager.png(images) for images in eager.images(self.G, sum(ns)).split(list(ns))]
+    def draw(self, ns: list[int]) -> list[Image]:
+        return [eager.grid(images) for images in eager.images(self.G, sum(ns)).split(list(ns))]
 
 
-@bentoml.service(traffic={"timeout": 60})
+@bentoml.service(traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Digits:
     generator = bentoml.depends(Generator)
 
     @bentoml.api(route="/generate")
-    async def generate(self, n: int = 16) -> Response:
-        (content,) = await self.generator.to_async.draw([n])
-        return Response(content, media_type="image/png")
+    async def generate(self, n: int = 16) -> Image:
+        (image,) = await self.generator.to_async.draw([n])
+        return image
