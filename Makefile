@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unprotected soak check format clean
+.PHONY: help run test unprotected soak bench check format clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +22,11 @@ unprotected: $(INSTALLED) ## run the tests of faults without what they prove: ea
 
 soak: $(INSTALLED) ## hurt two workers and a Valkey at random, 20 times: every job must end
 	$(VENV)/bin/python -m tests.system.soak
+
+bench: $(INSTALLED) $(PEERS)/.installed ## measure drawing, beside other servers (an hour; needs wrk)
+	$(VENV)/bin/python benchmarks/serving/engine.py
+	$(VENV)/bin/python benchmarks/serving/compare.py --peers $(PEERS)
+	$(VENV)/bin/python benchmarks/serving/endure.py
 
 check: $(INSTALLED) ## lint, types, and who may import whom
 	$(VENV)/bin/ruff check .
@@ -42,3 +48,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(INSTALLED)
+
+$(PEERS)/.installed: benchmarks/serving/requirements.txt | $(INSTALLED)
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --requirement benchmarks/serving/requirements.txt
+	@touch $@

@@ -1,9 +1,8 @@
 """The hot path off the event loop: requests → passes of images → encoded answers.
 
-A thread takes what waits and draws it, up to ``inference.BATCH`` images of one generator at a
-time, whosever they are: while it is busy, requests gather and share passes. A request that
-needs several passes queues again for each, behind the others, so that small ones do not wait for
-large ones. The thread that draws the last image of a request encodes its answer.
+A thread takes what waits and draws it, up to ``inference.BATCH`` images of one generator at a time,
+whosever they are: while it is busy, requests gather and share passes. A request that needs several
+passes queues again for each, behind the others, so that small ones do not wait for large ones. The thread that draws the last image of a request encodes its answer.
 """
 
 import asyncio
@@ -39,8 +38,8 @@ class _Request:
     n: int
     encode: Encode
     answer: asyncio.Future[bytes]
+    images: Images  # what is drawn so far
     arrived: float
-    images: Images | None = None  # from the first pass on
     begun: int = 0  # images that a thread has taken
     drawn: int = 0
     error: Exception | None = None
@@ -79,7 +78,8 @@ class Engine:
                     f"{self._requests} requests with {self._waiting} images are waiting; try again in {seconds} s",
                     headers={"Retry-After": str(seconds)},
                 )
-            request = _Request(generator, seed, n, encode, self._loop.create_future(), time.monotonic())
+            images = np.empty((n, 28, 28), np.uint8)
+            request = _Request(generator, seed, n, encode, self._loop.create_future(), images, time.monotonic())
             self._queues.setdefault(generator, deque()).append(request)
             self._requests += 1
             self._waiting += n
@@ -144,8 +144,6 @@ class Engine:
                 self._requests -= 1
                 self._waiting -= request.n - request.begun
                 continue
-            if request.images is None:
-                request.images = np.empty((request.n, 28, 28), np.uint8)
             taken = range(request.begun, min(request.begun + room, request.n))
             parts.append((request, taken))
             request.begun = taken.stop
@@ -166,7 +164,6 @@ class Engine:
             images = parts[0][0].generator.images(seeds).numpy()
             start = 0
             for request, taken in parts:
-                assert request.images is not None
                 request.images[taken.start : taken.stop] = images[start : start + len(taken)]
                 start += len(taken)
         except Exception as exception:
@@ -183,7 +180,6 @@ def _answer(request: _Request) -> bytes | Exception:
         return request.error
     if request.answer.done():
         return b""
-    assert request.images is not None
     try:
         return request.encode(request.images)
     except Exception as error:

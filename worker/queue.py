@@ -38,6 +38,7 @@ BROKER_SECONDS = 10.0  # for the broker to answer a worker, which has asked it t
 DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
 
 CHILD_SECONDS = 120.0  # for a child to start: Celery's 4 s are too few on a busy host, which then starts one for ever
+NICENESS = 10  # of training: where an API shares its cores, it gets what that leaves, and a tenth at least
 
 _QUEUE = "digits"
 _BROKER_PREFIX = "digits:broker:"
@@ -144,6 +145,7 @@ def train(job_id: str) -> None:
     # SIGTERM, also the one that the death of the parent sends, returns the job to the queue.
     signal.signal(signal.SIGTERM, lambda *_: _stopping.set())
     signal_on_parent_death(signal.SIGTERM)
+    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
 
     settings = Settings()
     store = _store(settings)

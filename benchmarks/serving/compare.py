@@ -76,9 +76,9 @@ class Cell:
     failed: int = 0  # other answers, and none
 
 
-def side(n: int) -> int:
+def side(n: int, scale: int = 1) -> int:
     """Pixels; the grids are square."""
-    return math.isqrt(n - 1) * 30 + 28 if n > 1 else 28
+    return math.isqrt(n) * (28 * scale + 2) - 2
 
 
 @contextlib.contextmanager
@@ -172,12 +172,12 @@ class Memory:
             self.peak = max(self.peak, total / 2**20)
 
 
-def load(contender: Contender, url: str, n: int, clients: int, seconds: float) -> list[float]:
+def load(contender: Contender, url: str, n: int, clients: int, seconds: float, scale: int = 1) -> list[float]:
     """wrk's figures: good, busy and bad answers, errors, seconds, p50 and p99 in ms."""
     result = subprocess.run(
         ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s", "-s", HERE / "load.lua",
          url + contender.path.format(n=n)],
-        env={**os.environ, "SIDE": str(side(n)), "BODY": contender.body.format(n=n)},
+        env={**os.environ, "SIDE": str(side(n, scale)), "BODY": contender.body.format(n=n)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     line = next(line for line in result.stdout.splitlines() if line.startswith("FIGURES"))

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from tests.processes import PATIENCE_SECONDS, Process, answers, eventually, runn
 from tests.system.test_up import all_gone
 from tests.versions import publish
 
-PROCESSES = 3
+PROCESSES = 2
 
 
 class Serving:
-    """A running ``digits serve --workers 3``."""
+    """A running ``digits serve --workers 2``."""
 
-    def __init__(self, process: Process, port: int) -> None:
-        self.process, self.port = process, port
+    def __init__(self, process: Process, port: int, model_dir: Path) -> None:
+        self.process, self.port, self.model_dir = process, port, model_dir
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_SECONDS)
@@ -43,33 +44,45 @@ class Serving:
             return len(self.children()) == PROCESSES and answers(client)
 
 
-@pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
+@contextmanager
+def running_processes(folder: Path) -> Iterator[Serving]:
     port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_DIR": str(tmp_path / "models"), "DIGITS_DEVICE": "cpu"}
-    with running(tmp_path, "serve", "--workers", str(PROCESSES), **environment) as process:
-        found = Serving(process, port)
+    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_DIR": str(folder / "models"), "DIGITS_DEVICE": "cpu"}
+    with running(folder, "serve", "--workers", str(PROCESSES), **environment) as process:
+        found = Serving(process, port, folder / "models")
         eventually(found.ready, f"all processes listen:\n{process.output}")
         yield found
 
 
-def test_connections_are_spread_over_the_processes_and_one_that_dies_comes_again(serving: Serving) -> None:
-    clients = [serving.client() for _ in range(60)]
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    with running_processes(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with running_processes(tmp_path_factory.mktemp("serving")) as found:
+        yield found
+
+
+def test_connections_are_spread_over_the_processes_and_one_that_dies_comes_again(shared: Serving) -> None:
+    clients = [shared.client() for _ in range(60)]
     assert all(client.get("/livez").status_code == 200 for client in clients)
-    children = serving.children()
+    children = shared.children()
     held = {
         child.pid: sum(1 for one in child.net_connections("tcp") if one.status == psutil.CONN_ESTABLISHED)
         for child in children
     }
     assert sum(held.values()) == 60
-    assert min(held.values()) > 0  # by chance: once in 10¹⁰
+    assert min(held.values()) > 0  # by chance: once in 10¹⁷
     for client in clients:
         client.close()
     children[0].kill()
-    with serving.client() as client:
+    with shared.client() as client:
         eventually(lambda: answers(client), "the others answer")
-    eventually(serving.ready, "all of them are there again")
-    assert {child.pid for child in serving.children()} != set(held)
+    eventually(shared.ready, "all of them are there again")
+    assert {child.pid for child in shared.children()} != set(held)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -85,14 +98,14 @@ def test_nothing_is_left_when_the_first_process_is_killed(serving: Serving) -> N
     eventually(lambda: all_gone(children), "all are gone")
 
 
-def test_a_port_that_is_taken_is_named(serving: Serving, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(shared: Serving, tmp_path: Path) -> None:
     for workers in ("1", "2"):
-        with running(tmp_path, "serve", "--workers", workers, "--port", str(serving.port)) as second:
+        with running(tmp_path, "serve", "--workers", workers, "--port", str(shared.port)) as second:
             assert second.popen.wait(PATIENCE_SECONDS) == 1
-            assert f"cannot listen on 127.0.0.1:{serving.port}" in second.output
+            assert f"cannot listen on 127.0.0.1:{shared.port}" in second.output
 
 
-def test_versions_are_swapped_under_load_and_every_answer_is_of_one(serving: Serving, tmp_path: Path) -> None:
+def test_versions_are_swapped_under_load_and_every_answer_is_of_one(shared: Serving) -> None:
     """Five better versions come while clients ask for the best one, with seeds that they can ask for again."""
     query: dict[str, Any] = {"arch": "dcgan", "n": 40, "seed": 7}
     answered: list[httpx.Response] = []
@@ -100,7 +113,7 @@ def test_versions_are_swapped_under_load_and_every_answer_is_of_one(serving: Ser
     enough = threading.Event()
 
     def ask() -> None:
-        with serving.client() as client:
+        with shared.client() as client:
             while not enough.is_set():
                 try:
                     answered.append(client.post("/generate", params=query).raise_for_status())
@@ -113,7 +126,7 @@ def test_versions_are_swapped_under_load_and_every_answer_is_of_one(serving: Ser
     try:
         for number in range(5):
             better: Any = {"metrics": {"fid": 0.5 - number / 10}, "classifier_sha256": classifier.sha256()}
-            version = str(publish(tmp_path / "models", weights_seed=number, **better).version)
+            version = str(publish(shared.model_dir, weights_seed=number, **better).version)
             eventually(lambda version=version: answered[-1].headers["X-Version"] == version, "it answers")  # type: ignore[misc]
     finally:
         enough.set()
@@ -124,8 +137,8 @@ def test_versions_are_swapped_under_load_and_every_answer_is_of_one(serving: Ser
     for answer in answered:
         pictures.setdefault(answer.headers["X-Version"], set()).add(answer.content)
     assert len(pictures) == 6
-    assert len(checkpoint.folders(tmp_path / "models")) == 5 + 3
-    with serving.client() as client:
+    assert len(checkpoint.folders(shared.model_dir)) == 5 + 3
+    with shared.client() as client:
         for version, seen in pictures.items():
             again = partial(client.post, "/generate", params={**query, "version": version})
             eventually(lambda again=again: again().status_code == 200, "this process has it, too")  # type: ignore[misc]
