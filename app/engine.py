@@ -2,7 +2,8 @@
 
 A thread takes what waits and draws it, up to ``inference.BATCH`` images of one generator at a time,
 whosever they are: while it is busy, requests gather and share passes. A request that needs several
-passes queues again for each, behind the others, so that small ones do not wait for large ones. The thread that draws the last image of a request encodes its answer.
+passes queues again for each, behind the others, so that small ones do not wait for large ones. The
+thread that draws the last image of a request encodes its answer.
 """
 
 import asyncio
