@@ -77,9 +77,9 @@ def zip_archive(picture: Picture) -> bytes:
     """One PNG an image, named by architecture, version and seed."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
-        for index, image in enumerate(_enlarged(picture.images, picture.scale)):
+        for index, image in enumerate(picture.images):
             name = f"{picture.arch}-v{picture.version}-seed{picture.seed + index}.png"
-            archive.writestr(zipfile.ZipInfo(name), _png(image, picture.facts(index)))
+            archive.writestr(zipfile.ZipInfo(name), _png(_enlarged(image, picture.scale), picture.facts(index)))
     return file.getvalue()
 
 
@@ -91,8 +91,11 @@ def json_document(picture: Picture) -> bytes:
         "seed": picture.seed,
         "sha256": picture.sha256,
         "images": [
-            {"seed": picture.seed + index, "png": base64.b64encode(_png(image, picture.facts(index))).decode()}
-            for index, image in enumerate(_enlarged(picture.images, picture.scale))
+            {
+                "seed": picture.seed + index,
+                "png": base64.b64encode(_png(_enlarged(image, picture.scale), picture.facts(index))).decode(),
+            }
+            for index, image in enumerate(picture.images)
         ],
     }
     return json.dumps(document).encode()
@@ -114,14 +117,15 @@ def grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[
     rows, rest = divmod(n, columns)
     picture = np.full(((rows + bool(rest)) * cell_h, columns * cell_w), GUTTER_GREY, np.uint8)
     cells = picture.reshape(-1, cell_h, columns, cell_w).swapaxes(1, 2)[..., :-GUTTER_PX, :-GUTTER_PX]
-    enlarged = _enlarged(images, scale)
-    cells[:rows] = enlarged[: n - rest].reshape(rows, columns, *enlarged.shape[1:])
-    cells[rows:, :rest] = enlarged[n - rest :]
+    pixels = cells.reshape(*cells.shape[:2], height, scale, width, scale)  # a view of the picture
+    pixels[:rows] = images[: n - rest].reshape(rows, columns, height, 1, width, 1)
+    pixels[rows:, :rest] = images[n - rest :, :, None, :, None]
     return picture[:-GUTTER_PX, :-GUTTER_PX]
 
 
-def _enlarged(images: Images, scale: int) -> Images:
-    return images.repeat(scale, axis=1).repeat(scale, axis=2) if scale > 1 else images
+def _enlarged(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """``[h, w]``."""
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _png(pixels: NDArray[np.uint8], facts: Mapping[str, str]) -> bytes:

@@ -12,7 +12,10 @@ import pytest
 
 from tests.processes import running_valkey
 from worker.jobs import JobStore
-from worker.queue import connect
+from worker.queue import NICENESS, connect, yield_cores
+
+# Training yields to everything; here to tests that compute beside it, but not by much.
+yield_cores(NICENESS - 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

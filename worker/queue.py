@@ -6,6 +6,7 @@ job gets a fresh child process, and only that child imports torch.
     digits worker
 """
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import billiard
@@ -38,7 +40,7 @@ BROKER_SECONDS = 10.0  # for the broker to answer a worker, which has asked it t
 DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
 
 CHILD_SECONDS = 120.0  # for a child to start: Celery's 4 s are too few on a busy host, which then starts one for ever
-NICENESS = 10  # of training: where an API shares its cores, it gets what that leaves, and a tenth at least
+NICENESS = 10  # of training, against 0 of an API that shares its cores
 
 _QUEUE = "digits"
 _BROKER_PREFIX = "digits:broker:"
@@ -145,7 +147,7 @@ def train(job_id: str) -> None:
     # SIGTERM, also the one that the death of the parent sends, returns the job to the queue.
     signal.signal(signal.SIGTERM, lambda *_: _stopping.set())
     signal_on_parent_death(signal.SIGTERM)
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    yield_cores(NICENESS)
 
     settings = Settings()
     store = _store(settings)
@@ -210,6 +212,13 @@ def _wake(job_id: str, settings: Settings) -> None:
         Publisher(_url(settings)).wake(job_id)
     except OperationalError as error:  # the reconciler will
         logger.warning("job %s is queued, but no worker could be told: %s", job_id, error)
+
+
+def yield_cores(niceness: int) -> None:
+    """Have what else runs on this machine go first, as ``nice`` does: an API above all."""
+    os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    with contextlib.suppress(OSError):  # Linux shares time among sessions first, of which a worker is often one
+        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def _holder(worker_pid: int) -> str:

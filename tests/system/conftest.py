@@ -40,6 +40,12 @@ class Service:
                 continue
         return None
 
+    def trainer(self) -> psutil.Process:
+        """The child of the worker that trains."""
+        worker = self.part("worker")
+        assert worker is not None
+        return max(worker.children(recursive=True), key=lambda child: child.memory_info().rss)
+
     def everything(self) -> list[psutil.Process]:
         supervisor = psutil.Process(self.process.popen.pid)
         return [supervisor, *supervisor.children(recursive=True)]

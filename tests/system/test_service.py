@@ -10,7 +10,7 @@ from models.archs import ARCHS
 from tests.processes import eventually
 from tests.system.conftest import Service, running_service
 from worker.jobs import JobStore, TrainRequest
-from worker.queue import connect
+from worker.queue import NICENESS, connect
 
 EPOCH_SECONDS = 400.0  # an epoch of the slowest network on a busy machine
 
@@ -55,6 +55,7 @@ def test_a_running_job_is_canceled_and_the_next_one_runs(shared: Service) -> Non
     job_id = shared.train(arch="dcgan", recipe="book", epochs=1000)
     next_id = shared.train(arch="vanilla", recipe="book", epochs=1)
     eventually(lambda: shared.job(job_id)["step"], "it trains")
+    assert shared.trainer().nice() == NICENESS
     assert shared.job(next_id)["state"] == "queued"
     assert shared.api.delete(f"/jobs/{job_id}").status_code == 202
     assert shared.wait_for(job_id, "canceled")["version"] is None
@@ -64,10 +65,7 @@ def test_a_running_job_is_canceled_and_the_next_one_runs(shared: Service) -> Non
 def test_a_killed_training_process_is_followed_by_another(shared: Service) -> None:
     job_id = shared.train(arch="vanilla", recipe="book", epochs=2)
     eventually(lambda: shared.job(job_id)["step"], "it trains")
-    worker = shared.part("worker")
-    assert worker is not None
-    trainer = max(worker.children(recursive=True), key=lambda child: child.memory_info().rss)
-    trainer.kill()
+    shared.trainer().kill()
     job = shared.wait_for(job_id, "succeeded")
     assert (job["attempt"], job["lost_leases"]) == (2, 1)
 
