@@ -34,6 +34,7 @@ class Child:
     started: float = 0.0
     pause: float = FIRST_PAUSE_SECONDS
     due: float = 0.0  # when it may start again
+    asked: float | None = None  # when it was asked to end
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -64,16 +65,20 @@ class Child:
             self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
 
     def ask_to_end(self) -> None:
+        """From now on it has ``grace_seconds``."""
         if self.process:
             self.process.terminate()
+            self.asked = time.monotonic()
 
     def end(self) -> None:
         """Ask it to end, and kill it and what it has started if it takes too long."""
         if self.process is None:
             return
-        self.ask_to_end()
+        if self.asked is None:
+            self.ask_to_end()
+        assert self.asked is not None
         try:
-            self.process.wait(self.grace_seconds)
+            self.process.wait(max(0.0, self.asked + self.grace_seconds - time.monotonic()))
         except subprocess.TimeoutExpired:
             logger.warning("%s did not end within %.0f s: killed", self.name, self.grace_seconds)
         self._kill_group()

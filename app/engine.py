@@ -26,8 +26,8 @@ from models.inference import BATCH
 Encode = Callable[[Images], bytes]
 Part = tuple["_Request", range]  # of a pass: which images of which request
 
-MAX_WAITING = 64 * 1024  # images that are accepted and not yet drawn
-MAX_REQUESTS = 4096  # that have no answer yet
+MAX_IMAGES = 64 * 1024  # of requests that have no answer yet
+MAX_REQUESTS = 4096  # of these
 FIRST_GUESS_SECONDS = 100e-6
 SMOOTHING = 0.1  # the weight of the last pass
 
@@ -56,7 +56,7 @@ class Engine:
         self._changed = threading.Condition()  # guards what follows
         self._queues: dict[Generator, deque[_Request]] = {}  # none is empty; the first one is next
         self._requests = 0  # that have no answer yet
-        self._waiting = 0  # images that no thread has taken yet
+        self._images = 0  # of these
         self._passes = 0  # under way
         self._image_seconds = FIRST_GUESS_SECONDS  # of a thread for an image, smoothed
         self._closed = False
@@ -73,17 +73,17 @@ class Engine:
             Busy: too much is waiting.
         """
         with self._changed:
-            if self._waiting + n > MAX_WAITING or self._requests >= MAX_REQUESTS:
-                seconds = max(1, math.ceil(self._waiting * self._image_seconds / len(self._threads)))
+            if self._images + n > MAX_IMAGES or self._requests >= MAX_REQUESTS:
+                seconds = max(1, math.ceil(self._images * self._image_seconds / len(self._threads)))
                 raise Busy(
-                    f"{self._requests} requests with {self._waiting} images are waiting; try again in {seconds} s",
+                    f"{self._requests} requests with {self._images} images are waiting; try again in {seconds} s",
                     headers={"Retry-After": str(seconds)},
                 )
             images = np.empty((n, 28, 28), np.uint8)
             request = _Request(generator, seed, n, encode, self._loop.create_future(), images, time.monotonic())
             self._queues.setdefault(generator, deque()).append(request)
             self._requests += 1
-            self._waiting += n
+            self._images += n
             self._changed.notify()
         return request.answer
 
@@ -102,11 +102,13 @@ class Engine:
         torch.set_num_threads(1)  # the threads run beside each other
         while parts := self._next_pass():
             began = time.perf_counter()
-            answers = [(request.answer, _answer(request)) for request in self._draw(parts)]
+            complete = self._draw(parts)
+            answers = [(request.answer, _answer(request)) for request in complete]
             seconds = (time.perf_counter() - began) / sum(len(taken) for _, taken in parts)
             with self._changed:
                 self._passes -= 1
-                self._requests -= len(answers)
+                self._requests -= len(complete)
+                self._images -= sum(request.n for request in complete)
                 self._image_seconds += SMOOTHING * (seconds - self._image_seconds)
             if answers:
                 self._loop.call_soon_threadsafe(_give, answers)
@@ -143,7 +145,7 @@ class Engine:
             request = queue.popleft()
             if request.answer.done():
                 self._requests -= 1
-                self._waiting -= request.n - request.begun
+                self._images -= request.n
                 continue
             taken = range(request.begun, min(request.begun + room, request.n))
             parts.append((request, taken))
@@ -151,7 +153,6 @@ class Engine:
             room -= len(taken)
             if request.begun < request.n:
                 unfinished.append(request)
-        self._waiting -= BATCH - room
         queue.extend(unfinished)
         if queue:
             self._queues[generator] = queue  # behind the other generators

@@ -42,22 +42,22 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         generators = Generators(settings.model_dir, where)
         await asyncio.to_thread(generators.refresh)
+        training = _training(settings)
+        reconciler = Reconciler(settings.redis_url.get_secret_value(), settings) if settings.redis_url else None
         engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
-        resources = Resources(generators, engine, settings.deadline_seconds, _training(settings))
-        app.state.resources = resources
+        app.state.resources = Resources(generators, engine, settings.deadline_seconds, training)
         gc.collect()
         gc.freeze()  # what is loaded stays; to look through it again took 0.1 s, in which nobody was answered
         watcher = asyncio.create_task(_keep_fresh(generators))
-        reconciler = Reconciler(settings.redis_url.get_secret_value(), settings) if settings.redis_url else None
         try:
             yield
         finally:
             watcher.cancel()
             engine.close()
-            if resources.training and reconciler:
+            if training and reconciler:
                 reconciler.close()
-                resources.training.publisher.close()
-                await resources.training.events.aclose()
+                training.publisher.close()
+                await training.events.aclose()
 
     app = FastAPI(
         title="digits",
@@ -66,10 +66,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
     )
     errors.install(app)
-    app.add_middleware(BodyLimit)
     for part in (generate, models, jobs, health):
         app.include_router(part.router)
     return app
+
+
+def create_service(settings: ApiSettings) -> ASGIApp:
+    """What ``digits serve`` runs: the API, what goes around it for speed, and the bound of bodies.
+
+    Raises:
+        ValueError: as :func:`create_app`.
+    """
+    return BodyLimit(generate.ShortCut(create_app(settings)))
 
 
 class BodyLimit:

@@ -38,6 +38,10 @@ def serve(settings: ApiSettings) -> None:
     if settings.processes == 1:
         run(settings)
         return
+    if settings.device == "cuda":
+        from models import device
+
+        device.resolve(settings.device)  # here: a process that cannot start is started again
     require_free(settings.host, settings.port)
     told = {"DIGITS_HOST": settings.host, "DIGITS_PORT": settings.port, "DIGITS_WORKERS": settings.processes}
     environment = {name: str(value) for name, value in told.items()}
@@ -67,27 +71,25 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded: the engine has threads of its own
     _schedule_in_batches()
     _keep_freed_memory()
-    from app.main import create_app
-    from app.routes.generate import ShortCut
+    from app.main import create_service
 
-    app = ShortCut(create_app(settings))
-    listening = socket.create_server(
-        (settings.host, settings.port), family=_family(settings.host), backlog=BACKLOG, reuse_port=shared
-    )
+    app = create_service(settings)
+    bound = _bound(settings.host, settings.port, shared)  # uvicorn listens when the versions are loaded
     uvicorn.Server(
         uvicorn.Config(
             app,
             log_config=None,
+            backlog=BACKLOG,
             access_log=False,  # takes a tenth of a small picture's time; what stands before a service has one
             timeout_graceful_shutdown=1,
             server_header=False,
         )
-    ).run(sockets=[listening])
+    ).run(sockets=[bound])
 
 
 def require_free(host: str, port: int) -> None:
     """Raises OSError where nobody could listen there alone."""
-    socket.create_server((host, port), family=_family(host)).close()
+    _bound(host, port, shared=False).close()
 
 
 def _schedule_in_batches() -> None:
@@ -97,7 +99,8 @@ def _schedule_in_batches() -> None:
     cold: a tenth of the service's speed.
     """
     if hasattr(os, "sched_setscheduler"):  # Linux
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _keep_freed_memory() -> None:
@@ -112,8 +115,17 @@ def _keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bound(host: str, port: int, shared: bool) -> socket.socket:
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        found.bind((host, port))
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 if __name__ == "__main__":

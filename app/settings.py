@@ -1,5 +1,6 @@
 """Settings of the API, from the environment (``DIGITS_*``), read once, in the entry points only."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated
@@ -33,5 +34,9 @@ class ApiSettings(Settings):
 
 
 def usable_cores() -> int:
-    """Of this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Of this process: those that it may run on, and no more than its container may use the time of."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max" for no bound
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, -(-int(quota) // int(period)))
+    return cores

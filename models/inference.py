@@ -11,13 +11,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models import sampling
 from models.products import Products, UnknownLayerError
 
 logger = logging.getLogger(__name__)
 
-Draw = Callable[[Tensor], Tensor]  # latents [n, …] → images [n, 28, 28] uint8
+Draw = Callable[[Tensor], Tensor]  # latents [n, …] → grey levels [n, 28, 28] on the CPU, not rounded yet
 
 BATCH = 32  # images a pass; more gain nothing
 SHAPES = (1, 2, 4, 8, 16, BATCH)  # of a pass; a few images do not pay for many
@@ -27,31 +28,29 @@ class Inference:
     """A generator in eval mode, ready to draw. Safe in several threads.
 
     An image does not depend on the others of its pass, nor on how many they are: a shape in which
-    some image came out otherwise on this machine, when the generator was loaded, is not used.
+    some level came out otherwise on this machine, when the generator was loaded, is not used.
     """
 
     def __init__(self, G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> None:
+        self.device = device.type
         self._draw = _fastest(G, latent_shape, device)
         z = torch.randn(BATCH, *latent_shape, generator=torch.Generator().manual_seed(0))
         expected = self._draw(z)
-        self._shapes = [shape for shape in SHAPES if _agrees(self._draw, z, shape, expected)]
+        self._shapes = [shape for shape in SHAPES if shape == BATCH or _agrees(self._draw, z, shape, expected)]
 
     def __call__(self, z: Tensor) -> Tensor:
         """Latents ``[n, …]`` → images ``[n, 28, 28]`` uint8 on the CPU; ``n`` up to :data:`BATCH`."""
         shape = next(shape for shape in self._shapes if shape >= len(z))
-        if shape == len(z):
-            return self._draw(z)
-        padded = z.new_zeros(shape, *z.shape[1:])
-        padded[: len(z)] = z
-        return self._draw(padded)[: len(z)]
+        padded = functional.pad(z, (*[0, 0] * (z.ndim - 1), 0, shape - len(z)))
+        return sampling.rounded(self._draw(padded)[: len(z)])
 
 
 def _agrees(draw: Draw, z: Tensor, shape: int, expected: Tensor) -> bool:
-    """Does ``draw`` give the same images in passes of ``shape``, also in other places of them?"""
+    """Does ``draw`` give the same levels, bit for bit, in passes of ``shape``, also in other places of them?"""
     if torch.cat([draw(chunk) for chunk in z.flip(0).split(shape)]).flip(0).equal(expected):
         return True
-    logger.warning("passes of %d images draw otherwise than those of %d on this machine: not used", shape, BATCH)
-    return shape == BATCH
+    logger.info("passes of %d images draw otherwise than those of %d on this machine: not used", shape, BATCH)
+    return False
 
 
 def _fastest(G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> Draw:
@@ -62,7 +61,12 @@ def _fastest(G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.devi
         return Products(G)
     except UnknownLayerError as error:
         logger.warning("drawing at half the speed: %s", error)
-        return partial(sampling.images, G)
+        return partial(_plainly, G)
+
+
+@torch.inference_mode()
+def _plainly(G: nn.Sequential, z: Tensor) -> Tensor:
+    return sampling.levels(G(z).view(len(z), 28, 28))
 
 
 class _Graphs:
@@ -78,17 +82,17 @@ class _Graphs:
             side = torch.cuda.Stream(device)
             side.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(side):
-                sampling.to_uint8(G(z))  # a first pass, which allocates
+                _plainly(G, z)  # a first pass, which allocates
             torch.cuda.current_stream(device).wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                images = sampling.to_uint8(G(z)).view(shape, 28, 28)
-            self._graphs[shape] = graph, z, images
+                levels = _plainly(G, z)
+            self._graphs[shape] = graph, z, levels
 
     @torch.inference_mode()
     def __call__(self, z: Tensor) -> Tensor:
-        graph, latents, images = self._graphs[len(z)]
+        graph, latents, levels = self._graphs[len(z)]
         with self._lock:
             latents.copy_(z)
             graph.replay()
-            return images.cpu()
+            return levels.cpu()

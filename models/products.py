@@ -45,11 +45,12 @@ class Products:
 
     @torch.inference_mode()
     def __call__(self, z: Tensor) -> Tensor:
-        """Latents ``[n, …]`` → images ``[n, 28, 28]`` uint8."""
+        """Latents ``[n, …]`` → ``sampling.levels`` ``[n, 28, 28]``, not rounded yet."""
         x = z.flatten(1)
         for layer in self._layers:
             x = layer(x)
-        return _grey_levels(x).view(len(z), 28, 28)
+        contrast = 127.5 * sampling.CONTRAST  # tanh(x) = 2σ(2x) − 1
+        return x.mul_(2).sigmoid_().mul_(2 * contrast).add_(127.5 - contrast).view(len(z), 28, 28)
 
 
 def _next(modules: list[nn.Module], first: bool) -> list[Layer]:
@@ -192,13 +193,6 @@ class _InstanceNorm:
         x.sub_(x.mean(dim=(1, 2), keepdim=True))
         x.mul_(x.square().mean(dim=(1, 2), keepdim=True).add_(self._eps).rsqrt_())
         return x if self._slope is None else functional.leaky_relu_(x, self._slope)
-
-
-def _grey_levels(x: Tensor) -> Tensor:
-    """``sampling.to_uint8(x.tanh())``, by tanh(x) = 2σ(2x) − 1."""
-    contrast = 127.5 * sampling.CONTRAST
-    levels = x.mul_(2).sigmoid_().mul_(2 * contrast).add_(127.5 - contrast)
-    return levels.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _slope(module: nn.Module) -> float:

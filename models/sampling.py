@@ -1,8 +1,8 @@
 """From seeds to images: latents, then a generator, then grey levels.
 
-Image *i* of a request depends on its own seed alone, never on its neighbours. Two things see to
-it: the latents of each image come from a generator of its own, and the network always runs on
-batches of one fixed shape, since a matrix product may round differently for another.
+Image *i* of a request depends on its own seed alone: the latents of each come from a random generator
+of its own. :func:`images` draws slowly and always in batches of one shape, since a matrix product may
+round differently for another; :mod:`models.inference` is for those who wait.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -84,4 +84,14 @@ def images(G: nn.Module, z: Tensor) -> Tensor:
 
 def to_uint8(pixels: Tensor) -> Tensor:
     """−1…1 → 0…255, rounded to the nearest grey level; the last 3 % at each end are all black or white."""
-    return pixels.mul(127.5 * CONTRAST).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return rounded(levels(pixels))
+
+
+def levels(pixels: Tensor) -> Tensor:
+    """−1…1 → a little beyond 0…255."""
+    return pixels.mul(127.5 * CONTRAST).add_(127.5)
+
+
+def rounded(levels: Tensor) -> Tensor:
+    """The nearest grey levels, uint8."""
+    return levels.round().clamp_(0, 255).to(torch.uint8)

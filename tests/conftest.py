@@ -15,6 +15,8 @@ from worker.jobs import JobStore
 from worker.queue import NICENESS, connect, yield_cores
 
 # Training yields to everything; here to tests that compute beside it, but not by much.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.setsid()
 yield_cores(NICENESS - 1)
 
 

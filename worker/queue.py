@@ -217,8 +217,9 @@ def _wake(job_id: str, settings: Settings) -> None:
 def yield_cores(niceness: int) -> None:
     """Have what else runs on this machine go first, as ``nice`` does: an API above all."""
     os.setpriority(os.PRIO_PROCESS, 0, niceness)
-    with contextlib.suppress(OSError):  # Linux shares time among sessions first, of which a worker is often one
-        Path("/proc/self/autogroup").write_text(str(niceness))
+    if os.getsid(0) in (os.getpid(), os.getppid()):  # not where others share it: a shell, an API beside
+        with contextlib.suppress(OSError):  # Linux shares time among sessions before it looks at processes
+            Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def _holder(worker_pid: int) -> str:

@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import logging
+import platform
 from functools import lru_cache, partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import mimeparse
+import torch
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,7 +31,12 @@ PATH = "/generate"
 MAX_N = 1024
 PATIENCE_SECONDS = 0.1  # for an answer, until it is watched whether the client is still there
 
-_VERSION = version("digits")
+# What decides over the last bits of a picture, beside what is asked for.
+_BUILD = (
+    *(version(name) for name in ("digits", "torch", "pillow")),
+    platform.machine(),
+    torch.backends.cpu.get_cpu_capability(),
+)
 
 
 class Order(BaseModel):
@@ -68,8 +75,6 @@ async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/
         response = Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"Vary": "Accept"})
     else:
         response = await _drawn(order, request, media_type, generator)
-        if response.status_code != HTTPStatus.OK:
-            return response
     response.headers["ETag"] = etag
     newest = order.version in (None, LATEST)  # another version may answer soon
     response.headers["Cache-Control"] = "public, max-age=60" if newest else "public, max-age=31536000, immutable"
@@ -200,7 +205,11 @@ def _encode(media_type: str, order: Order, generator: Generator, seed: int, imag
 
 def _etag(order: Order, media_type: str, generator: Generator) -> str:
     """Of all that the bytes of a seeded answer depend on."""
-    facts = (_VERSION, media_type, generator.manifest.version, generator.sha256, order.model_dump(exclude={"version"}))
+    manifest = generator.manifest
+    facts = (
+        *_BUILD, generator.inference.device, media_type, manifest.version, manifest.latents, generator.sha256,
+        order.model_dump(exclude={"version"}),
+    )  # fmt: skip
     return f'"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}"'
 
 

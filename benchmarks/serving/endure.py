@@ -39,7 +39,7 @@ def running() -> Iterator[tuple[str, psutil.Process]]:
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")},
             "DIGITS_PORT": str(port),
             "DIGITS_STATE_DIR": folder,
             "DIGITS_MODEL_DIR": f"{folder}/models",
@@ -55,6 +55,8 @@ def running() -> Iterator[tuple[str, psutil.Process]]:
                     if httpx.get(f"{url}/readyz").status_code == 200:
                         break
                 time.sleep(0.1)
+            else:
+                raise SystemExit("the service does not start:\n" + Path(folder, "log").read_text())
             children = psutil.Process(up.pid).children()
             yield url, next(child for child in children if "serve" in child.cmdline())
         finally:
@@ -119,14 +121,14 @@ def cost(url: str, rounds: int, seconds: int) -> None:
     drawn: dict[str, list[float]] = {"alone": [], "beside training": []}
     trained: dict[str, list[float]] = {"alone": [], "beside drawing": []}
     for _ in range(rounds):
-        good, *_ = load(SERVICE, url, 16, 32, seconds)
-        drawn["alone"].append(good / seconds)
+        good, _, _, _, took, *_ = load(SERVICE, url, 16, 32, seconds)
+        drawn["alone"].append(good / took)
         job = train(url)
         trained["alone"].append(steps_a_second(url, job, seconds))
         before, began = steps(url, job), time.monotonic()
-        good, *_ = load(SERVICE, url, 16, 32, seconds)
+        good, _, _, _, took, *_ = load(SERVICE, url, 16, 32, seconds)
         trained["beside drawing"].append((steps(url, job) - before) / (time.monotonic() - began))
-        drawn["beside training"].append(good / seconds)
+        drawn["beside training"].append(good / took)
         cancel(url, job)
     for name, figures in (("drawing, requests/s", drawn), ("training, steps/s", trained)):
         print(name + ": " + ", ".join(f"{how} {statistics.median(values):.1f}" for how, values in figures.items()))

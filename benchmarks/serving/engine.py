@@ -112,8 +112,8 @@ def service(n: int, clients: int, seconds: int) -> float:
     """Requests/s."""
     with started(CONTENDERS[0], PEERS) as (_, url):
         load(CONTENDERS[0], url, n, clients, 1)
-        good, *_ = load(CONTENDERS[0], url, n, clients, seconds)
-        return good / seconds
+        good, _, _, _, took, *_ = load(CONTENDERS[0], url, n, clients, seconds)
+        return good / took
 
 
 def main() -> None:

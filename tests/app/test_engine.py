@@ -139,10 +139,10 @@ def test_too_much_is_refused_with_the_time_that_what_waits_will_take(monkeypatch
             second = engine.submit(generator, 201, 1, seeds_of)
             while len(generator.passes) < 2:  # both threads are busy
                 await asyncio.sleep(0.01)
-            accepted = [engine.submit(generator, 0, 1024, lambda _: b"") for _ in range(64)]
+            accepted = [engine.submit(generator, 0, 1024, lambda _: b"") for _ in range(63)]
             with pytest.raises(Busy) as refused:
-                engine.submit(generator, 0, 1, seeds_of)
-            assert refused.value.headers == {"Retry-After": "33"}  # 65,536 images of 1 ms, two at a time
+                engine.submit(generator, 0, 1024, seeds_of)
+            assert refused.value.headers == {"Retry-After": "33"}  # 64,514 images of 1 ms, two at a time
             for future in accepted:
                 future.cancel()
             generator.may_draw.set()
@@ -199,7 +199,7 @@ def test_errors_reach_those_whom_they_concern_alone() -> None:
                 assert isinstance(results[0], RuntimeError)
                 assert isinstance(results[1], ValueError)
                 assert results[2] == bytes([101])
-            assert (engine._requests, engine._waiting) == (0, 0)
+            assert (engine._requests, engine._images) == (0, 0)
 
     asyncio.run(ask())
 
