@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ import httpx
 from app import valkey
 from app.child import Child
 from app.valkey import free_port
+from worker.queue import NICENESS
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        with suppress(OSError):  # its session beside those of training, which yield: see tests/conftest.py
+            Path(f"/proc/{self.popen.pid}/autogroup").write_text(str(NICENESS - 1))
 
     @property
     def output(self) -> str:
