@@ -81,6 +81,7 @@ def running_service(folder: Path) -> Iterator[Service]:
     port = free_port()
     environment = {
         "DIGITS_PORT": str(port),
+        "DIGITS_WORKERS": "1",  # several are for test_serving.py
         "DIGITS_STATE_DIR": str(folder / "var"),
         "DIGITS_MODEL_DIR": str(folder / "models"),
     }
