@@ -45,7 +45,7 @@ class Child:
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which ends them in order
             preexec_fn=lambda: signal_on_parent_death(signal.SIGTERM),
         )
-        self.started = time.monotonic()
+        self.started, self.asked = time.monotonic(), None
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(self.stdin)
