@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +7,7 @@ from torch import Tensor, nn
 from models import checkpoint, inference, sampling
 from models.archs import ARCHS
 from models.inference import BATCH, Inference
+from tests.processes import run_in_threads
 
 CPU = torch.device("cpu")
 
@@ -36,11 +36,7 @@ def test_threads_draw_the_same_bytes() -> None:
         torch.set_num_threads(1)
         found.append([images(range(n)) for n in (1, 5, 16, 32)])
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(work, 4)
     assert len(found) == 4
     assert all(ours.equal(theirs) for images_ in found for ours, theirs in zip(images_, alone, strict=True))
 

@@ -1,10 +1,9 @@
-import threading
-
 import pytest
 import torch
 
 from models import sampling, seeds
 from models.archs import ARCHS
+from tests.processes import run_in_threads
 
 
 def draw(arch: str, wanted: list[int]) -> torch.Tensor:
@@ -81,10 +80,6 @@ def test_threads_draw_the_same_bytes() -> None:
         torch.set_num_threads(1)
         found.append(sampling.images(G, sampling.latents(range(40), (100, 1, 1), "uniform")))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(work, 4)
     assert len(found) == 4
     assert all(images.equal(alone) for images in found)

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from models import seeds
+from tests.processes import run_in_threads
 from worker import jobs
 from worker.jobs import (
     KEPT_SECONDS,
@@ -94,11 +95,7 @@ def test_one_of_many_claims_wins(store: JobStore) -> None:
         if claim := store.claim(job_id, "worker"):
             won.append(claim)
 
-    threads = [threading.Thread(target=claim) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(claim, 8)
     assert len(won) == 1
 
 
