@@ -58,13 +58,17 @@ class Entry:
     problem: str | None
 
 
+Entries = dict[tuple[str, int], Entry]  # by architecture and version
+
+
 class Generators:
     """All versions of one model directory and the shipped ones. Reading it needs no lock."""
 
     def __init__(self, model_dir: Path, device: torch.device) -> None:
         self._model_dir = model_dir
         self._device = device
-        self._entries: dict[tuple[str, int], Entry] = {}
+        self._entries: Entries = {}
+        self._answering = _answering(self._entries)
 
     @property
     def entries(self) -> list[Entry]:
@@ -74,6 +78,7 @@ class Generators:
     def refresh(self) -> None:
         """Look at the directory: load what is new or changed, forget what is gone."""
         self._entries = {key: self._look(key, folder) for key, folder in checkpoint.folders(self._model_dir).items()}
+        self._answering = _answering(self._entries)
 
     def get(self, arch: str, version: str | None = None) -> Generator:
         """The generator of a version number, of ``latest``, or the best (see ``Manifest.preference``).
@@ -81,19 +86,16 @@ class Generators:
         Raises:
             Unknown: there is no such version, or it is rejected.
         """
-        loaded = [e.generator for e in self._entries.values() if e.arch == arch and e.generator]
+        if found := self._answering.get((arch, version)):
+            return found
         if version is None or version == LATEST:
-            if not loaded:
-                raise Unknown(f"no version of {arch} is loaded", field="arch")
-            if version == LATEST:
-                return max(loaded, key=lambda generator: generator.manifest.version)
-            return max(loaded, key=lambda generator: generator.manifest.preference())
+            raise Unknown(f"no version of {arch} is loaded", field="arch")
+        numbers = []
         for entry in self._entries.values():
             if (entry.arch, str(entry.version)) == (arch, version):
-                if entry.generator:
-                    return entry.generator
                 raise Unknown(f"version {version} of {arch} is rejected: {entry.problem}", field="version")
-        numbers = [generator.manifest.version for generator in loaded]
+            if entry.arch == arch and entry.generator:
+                numbers.append(entry.version)
         raise Unknown(f"{arch} has no version {version}", field="version", bound={"loaded": numbers})
 
     def _look(self, key: tuple[str, int], folder: Path) -> Entry:
@@ -111,6 +113,18 @@ class Generators:
             problem = str(error) if isinstance(error, InvalidVersionError) else f"{type(error).__name__}: {error}"
             logger.warning("rejected %s version %d: %s", arch, version, problem)
         return Entry(arch, version, checkpoint.PRETRAINED in folder.parents, signature, generator, problem)
+
+
+def _answering(entries: Entries) -> dict[tuple[str, str | None], Generator]:
+    """Which generator answers for an architecture and what a request says of the version."""
+    loaded = [(arch, entry.generator) for (arch, _), entry in entries.items() if entry.generator]
+    by_preference = sorted(loaded, key=lambda one: one[1].manifest.preference())
+    by_number = sorted(loaded, key=lambda one: one[1].manifest.version)
+    return {
+        **{(arch, str(generator.manifest.version)): generator for arch, generator in loaded},
+        **{(arch, LATEST): generator for arch, generator in by_number},
+        **{(arch, None): generator for arch, generator in by_preference},
+    }
 
 
 def _signature(folder: Path) -> Signature:

@@ -90,13 +90,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        error = errors.TooLarge(
-            f"the body has more than {MAX_BODY_BYTES} bytes", field="body", bound={"le": MAX_BODY_BYTES}
-        )
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-            await errors.Problem(error.status_code, error.detail, error.errors)(scope, receive, send)
-            return
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
+                await errors.http_error(_too_large())(scope, receive, send)
+                return
         received = 0
 
         async def counted() -> Message:
@@ -104,10 +101,14 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise error
+                raise _too_large()
             return message
 
         await self._app(scope, counted, send)
+
+
+def _too_large() -> errors.TooLarge:
+    return errors.TooLarge(f"the body has more than {MAX_BODY_BYTES} bytes", field="body", bound={"le": MAX_BODY_BYTES})
 
 
 def _training(settings: ApiSettings) -> Training | None:

@@ -14,6 +14,7 @@ import torch
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
@@ -42,7 +43,7 @@ _BUILD = (
 class Order(BaseModel):
     """The query of ``/generate``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     arch: ArchName
     n: int = Field(16, ge=1, le=MAX_N, description="how many digits")
@@ -104,7 +105,8 @@ class ShortCut:
         scope["app"] = self._app
         request = Request(scope, receive)
         try:
-            response = await _ENDPOINTS[scope["method"]](_order(request), request, request.headers.get("accept", "*/*"))
+            order, accept = _order(scope["query_string"]), request.headers.get("accept", "*/*")
+            response = await _ENDPOINTS[scope["method"]](order, request, accept)
         except HTTPException as error:
             response = errors.http_error(error)
         except RequestValidationError as error:
@@ -115,9 +117,10 @@ class ShortCut:
         await response(scope, receive, send)
 
 
-def _order(request: Request) -> Order:
+@lru_cache  # many ask for the same without a seed
+def _order(query: bytes) -> Order:
     try:
-        return Order.model_validate(dict(request.query_params))
+        return Order.model_validate(dict(QueryParams(query)))
     except ValidationError as error:
         problems = error.errors(include_url=False)
         raise RequestValidationError([{**item, "loc": ("query", *item["loc"])} for item in problems]) from None
