@@ -4,7 +4,9 @@ A version that cannot be used is kept as rejected, with the reason, and looked a
 files change; whatever was loaded before stays.
 """
 
+import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,7 @@ class Generators:
     def __init__(self, model_dir: Path, device: torch.device) -> None:
         self._model_dir = model_dir
         self._device = device
+        self._looking = threading.Lock()
         self._entries: Entries = {}
         self._answering = _answering(self._entries)
 
@@ -77,8 +80,17 @@ class Generators:
 
     def refresh(self) -> None:
         """Look at the directory: load what is new or changed, forget what is gone."""
-        self._entries = {key: self._look(key, folder) for key, folder in checkpoint.folders(self._model_dir).items()}
-        self._answering = _answering(self._entries)
+        with self._looking:
+            folders = checkpoint.folders(self._model_dir)
+            self._entries = {key: self._look(key, folder) for key, folder in folders.items()}
+            self._answering = _answering(self._entries)
+
+    async def look_again(self) -> None:
+        """:meth:`refresh` off the event loop; while the directory cannot be read, what is loaded stays."""
+        try:
+            await asyncio.to_thread(self.refresh)
+        except Exception:
+            logger.exception("cannot look at the model directory")
 
     def get(self, arch: str, version: str | None = None) -> Generator:
         """The generator of a version number, of ``latest``, or the best (see ``Manifest.preference``).

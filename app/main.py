@@ -6,7 +6,6 @@ digits serve
 import asyncio
 import contextlib
 import gc
-import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
@@ -23,8 +22,6 @@ from models import device
 from worker.jobs import JobStore
 from worker.queue import Publisher, connect, connect_to_events
 from worker.reconciler import Reconciler
-
-logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0  # between two looks at the model directory
 MAX_BODY_BYTES = 64 * 1024
@@ -121,7 +118,4 @@ def _training(settings: ApiSettings) -> Training | None:
 async def _keep_fresh(generators: Generators) -> None:
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
-        try:
-            await asyncio.to_thread(generators.refresh)
-        except Exception:  # a directory that cannot be read now may be readable again in a second
-            logger.exception("cannot look at the model directory")
+        await generators.look_again()

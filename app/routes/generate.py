@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import errors
 from app.dependencies import Resources
-from app.errors import Late, NotAcceptable, Unprocessable
+from app.errors import Late, NotAcceptable, Unknown, Unprocessable
 from app.generators import LATEST, Generator
 from app.rendering import FORMATS, Images, ImpossiblePictureError, Picture
 from models import seeds
@@ -66,7 +66,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 @router.get(PATH, response_class=Response, responses={**_ANSWERS, 304: {"description": "as you have it"}})
 async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """As POST; cacheable when a seed is given, for ever when a version number is given too."""
-    media_type, generator = _chosen(order, request, accept)
+    media_type, generator = await _chosen(order, request, accept)
     if order.seed is None:
         response = await _drawn(order, request, media_type, generator)
         response.headers["Cache-Control"] = "no-store"
@@ -85,7 +85,7 @@ async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/
 @router.post(PATH, response_class=Response, responses=_ANSWERS)
 async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """Draw ``n`` digits; ``Accept`` chooses PNG (a grid), WebP, ZIP (a PNG an image) or JSON."""
-    return await _drawn(order, request, *_chosen(order, request, accept))
+    return await _drawn(order, request, *await _chosen(order, request, accept))
 
 
 class ShortCut:
@@ -134,9 +134,16 @@ def _resources(request: Request) -> Resources:
     return resources
 
 
-def _chosen(order: Order, request: Request, accept: str) -> tuple[str, Generator]:
+async def _chosen(order: Order, request: Request, accept: str) -> tuple[str, Generator]:
     """The media type and the generator of an answer."""
-    return _negotiate(accept), _resources(request).generators.get(order.arch, order.version)
+    media_type, generators = _negotiate(accept), _resources(request).generators
+    try:
+        return media_type, generators.get(order.arch, order.version)
+    except Unknown:
+        if order.version in (None, LATEST):
+            raise
+    await generators.look_again()  # a version with a number may be a moment old
+    return media_type, generators.get(order.arch, order.version)
 
 
 async def _drawn(order: Order, request: Request, media_type: str, generator: Generator) -> Response:

@@ -56,11 +56,18 @@ async def get_version(arch: str, version: str, generators: GeneratorsDep) -> Ver
     """One version with its manifest; ``latest`` names the newest that is loaded."""
     if arch in ARCHS and version == "latest":
         version = str(generators.get(arch, version).manifest.version)
-    for entry in generators.entries:
-        if (entry.arch, str(entry.version)) == (arch, version):
-            manifest = entry.generator.manifest if entry.generator else None
-            return VersionDetail.model_validate({**_facts(entry, generators), "manifest": manifest})
-    raise Unknown(f"there is no version {version} of {arch}", field="version")
+    entry = _entry(arch, version, generators)
+    if entry is None:
+        await generators.look_again()  # it may be a moment old
+        entry = _entry(arch, version, generators)
+    if entry is None:
+        raise Unknown(f"there is no version {version} of {arch}", field="version")
+    manifest = entry.generator.manifest if entry.generator else None
+    return VersionDetail.model_validate({**_facts(entry, generators), "manifest": manifest})
+
+
+def _entry(arch: str, version: str, generators: Generators) -> Entry | None:
+    return next((e for e in generators.entries if (e.arch, str(e.version)) == (arch, version)), None)
 
 
 def _facts(entry: Entry, generators: Generators) -> dict[str, object]:

@@ -49,6 +49,12 @@ def job(store: JobStore) -> Job:
     return store.create(TrainRequest.model_validate(request))[0]
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For those to whom the metrics do not matter, which take as long as the training."""
+    monkeypatch.setattr(worker.run, "measuring", lambda *_: lambda G: {"fid": 1.0})
+
+
 def ended(store: JobStore, job: Job) -> Job:
     found = store.get(job.id)
     assert found is not None
@@ -70,6 +76,8 @@ def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) 
     assert manifest.metrics["fid"] > 20 * manifest.floors["fid"]  # an epoch is not enough
     assert manifest.classifier_sha256 == classifier.sha256()
     assert after.eta_seconds == 0
+    assert list(settings.model_dir.glob(".runs/*")) == []  # nothing is left of a job that has ended
+    assert [path.name for path in (settings.model_dir / "vanilla").iterdir()].count(".jobs") == 1
 
 
 def test_a_job_that_is_not_queued_is_left_alone(store: JobStore, settings: Settings, job: Job) -> None:
@@ -148,12 +156,6 @@ def test_a_stopped_job_returns_to_the_queue_and_publishes_nothing(
     assert [path.name for path in settings.model_dir.glob(".runs/*/*")] == ["state-000000000.pt"]
 
 
-def test_nothing_is_left_in_the_folder_of_a_job_that_has_ended(store: JobStore, settings: Settings, job: Job) -> None:
-    assert run(job.id, store, settings) is JobState.SUCCEEDED
-    assert list(settings.model_dir.glob(".runs/*")) == []
-    assert [path.name for path in (settings.model_dir / "vanilla").iterdir()].count(".jobs") == 1
-
-
 def test_a_job_that_an_earlier_run_has_published_only_ends(store: JobStore, settings: Settings, job: Job) -> None:
     version = publish(settings.model_dir, "vanilla", job=job.id).version
     assert run(job.id, store, settings) is JobState.SUCCEEDED
@@ -194,6 +196,7 @@ def test_a_job_that_lost_its_workers_while_it_might_have_been_published_is_looke
         assert (after.state, after.error) == (JobState.FAILED, "worker lost: 3 attempts ended without a word")
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_an_error_after_the_version_was_published_is_no_failure(
     store: JobStore, settings: Settings, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +209,7 @@ def test_an_error_after_the_version_was_published_is_no_failure(
     assert ended(store, job).version is not None
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_a_run_that_fails_after_it_lost_the_job_does_not_close_it(
     store: JobStore, settings: Settings, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +223,7 @@ def test_a_run_that_fails_after_it_lost_the_job_does_not_close_it(
     assert publish(settings.model_dir, "vanilla", job=job.id).job == job.id  # by the other one
 
 
+@pytest.mark.usefixtures("unmeasured")
 def test_states_of_another_recipe_and_damaged_ones_are_left_out(store: JobStore, settings: Settings, job: Job) -> None:
     folder = saved.open_folder(settings.model_dir, job.id)
     content = io.BytesIO()
