@@ -6,7 +6,7 @@ folded into weights and biases, biases and leaky ReLUs into the products where n
 The results are those of the network but for the order of the sums, some 1e-6 of a pixel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional
 from models import sampling
 
 Layer = Callable[[Tensor], Tensor]
+View = tuple[torch.Size, tuple[int, ...], int]  # size, strides, offset
 
 # oneDNN's products, which torch.compile uses too, are twice as fast as those of the BLAS where there is AVX-512.
 _ONEDNN = torch.backends.mkldnn.is_available()
@@ -114,20 +115,20 @@ class _TransposedConvolution:
     """``[n, h, w, c]`` → ``[n, H, W, c]``."""
 
     def __init__(self, linear: nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, slope: float | None) -> None:
-        self._rule = _OverlapAdd(linear)
+        self._down, self._across = _OverlapAdd(linear, (1, 3), 1), _OverlapAdd(linear, (2, 3), 2)
         self._kernel, self._channels = weight.shape[:2], weight.shape[2]
         if bias is not None:  # once for each new pixel
-            bias = bias * self._rule.once[:, None, None] * self._rule.once[:, None]
+            bias = bias * self._down.once[:, None, None] * self._across.once[:, None]
         self._product = _Product(weight.flatten(0, 2), None if bias is None else bias.flatten(), None)
         self._slope = slope
 
     def __call__(self, x: Tensor) -> Tensor:
         n, h, w, c = x.shape
         taps = self._product(x.view(-1, c)).view(n, h, w, *self._kernel, self._channels)
-        rows = taps.new_empty(n, self._rule.size(h), w, self._kernel[1], self._channels)
-        self._rule(taps.movedim((1, 3), (0, 1)), out=rows.movedim(1, 0))
-        y = rows.new_empty(n, rows.shape[1], self._rule.size(w), self._channels)
-        self._rule(rows.movedim((2, 3), (0, 1)), out=y.movedim(2, 0))
+        rows = taps.new_empty(n, self._down.size(h), w, self._kernel[1], self._channels)
+        self._down(taps, out=rows)
+        y = rows.new_empty(n, rows.shape[1], self._across.size(w), self._channels)
+        self._across(rows, out=y)
         return y if self._slope is None else functional.leaky_relu_(y, self._slope)
 
 
@@ -135,34 +136,40 @@ class _ToOneChannel:
     """``[n, h, w, c]`` → ``[n, H, W]``; each tap is a plane of its own, so that rows stay long."""
 
     def __init__(self, linear: nn.ConvTranspose2d, weight: Tensor) -> None:
-        self._rule = _OverlapAdd(linear)
+        self._down, self._across = _OverlapAdd(linear, (3, 0), 2), _OverlapAdd(linear, (3, 0), 2)
         self._kernel = weight.shape[:2]
         self._weight = weight.flatten(0, 2).contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
         n, h, w, c = x.shape
         planes = _product(self._weight, x.view(-1, c)).view(*self._kernel, n, h, w)
-        rows = planes.new_empty(self._kernel[1], n, self._rule.size(h), w)
-        self._rule(planes.movedim((3, 0), (0, 1)), out=rows.movedim(2, 0))
-        y = rows.new_empty(n, rows.shape[2], self._rule.size(w))
-        self._rule(rows.movedim((3, 0), (0, 1)), out=y.movedim(2, 0))
+        rows = planes.new_empty(self._kernel[1], n, self._down.size(h), w)
+        self._down(planes, out=rows)
+        y = rows.new_empty(n, rows.shape[2], self._across.size(w))
+        self._across(rows, out=y)
         return y
 
 
 class _OverlapAdd:
     """One axis of a transposed convolution: from the taps of each pixel to the sums on each new one.
 
+    Which views of its contiguous tensors are summed is worked out once for each shape: Python takes as
+    long to slice as the sums of a few images.
+
     Raises:
         UnknownLayerError: more than two pixels meet on a new one, or none, or the layer has other options.
     """
 
-    def __init__(self, linear: nn.ConvTranspose2d) -> None:
+    def __init__(self, linear: nn.ConvTranspose2d, taps: tuple[int, int], out: int) -> None:
+        """``taps``: the axes of the pixels and of their taps; ``out``: that of the new pixels."""
         kernel, stride, padding = linear.kernel_size[0], linear.stride[0], int(linear.padding[0])
         square = all(len(set(sides)) == 1 for sides in (linear.kernel_size, linear.stride, linear.padding))
         plain = (linear.output_padding, linear.dilation, linear.groups) == ((0, 0), (1, 1), 1)
         if not (square and plain and stride < kernel <= 2 * stride and padding <= kernel - stride <= 2 * padding):
             raise UnknownLayerError(f"no product for {linear}")
         self._kernel, self._stride, self._padding = kernel, stride, padding
+        self._taps, self._out = taps, out
+        self._sums: dict[torch.Size, list[list[View]]] = {}
         self.once = torch.zeros(kernel)  # 1 for ``stride`` taps, one of which each new pixel has
         self.once[padding : padding + stride] = 1
 
@@ -170,16 +177,28 @@ class _OverlapAdd:
         return (pixels - 1) * self._stride + self._kernel - 2 * self._padding
 
     def __call__(self, taps: Tensor, *, out: Tensor) -> None:
-        """``taps`` ``[pixels, kernel, …]`` → ``out`` ``[size(pixels), …]``."""
+        sums = self._sums.get(taps.shape)
+        if sums is None:
+            found = self._find(taps.movedim(self._taps, (0, 1)), out.movedim(self._out, 0))
+            sums = [[(view.size(), view.stride(), int(view.storage_offset())) for view in views] for views in found]
+            self._sums[taps.shape] = sums
+        for part, first, *second in sums:
+            if second:
+                torch.add(taps.as_strided(*first), taps.as_strided(*second[0]), out=out.as_strided(*part))
+            else:
+                out.as_strided(*part).copy_(taps.as_strided(*first))
+
+    def _find(self, taps: Tensor, out: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Parts of ``out`` ``[size(pixels), …]``, each with its summands of ``taps`` ``[pixels, kernel, …]``."""
         stride, padding, overlap = self._stride, self._padding, self._kernel - self._stride
         begin, between = stride - padding, len(taps) - 1
         inner = out[begin : begin + between * stride].unflatten(0, (between, stride))
-        torch.add(taps[1:, :overlap], taps[:-1, stride:], out=inner[:, :overlap])
+        yield inner[:, :overlap], taps[1:, :overlap], taps[:-1, stride:]
         if overlap < stride:
-            inner[:, overlap:] = taps[1:, overlap:stride]
-        out[:begin] = taps[0, padding:stride]
+            yield inner[:, overlap:], taps[1:, overlap:stride]
+        yield out[:begin], taps[0, padding:stride]
         if padding < overlap:
-            out[begin + between * stride :] = taps[-1, stride : self._kernel - padding]
+            yield out[begin + between * stride :], taps[-1, stride : self._kernel - padding]
 
 
 class _InstanceNorm:

@@ -3,9 +3,10 @@
 import random
 
 # torch's CPU generator keeps 32 bits of a seed, and image i of a request is drawn from seed + i.
-MAX_SEED = 2**31 - 1
+_BITS = 31
+MAX_SEED = 2**_BITS - 1
 
 
 def fresh() -> int:
     """A seed in 0…``MAX_SEED``, each time another; not for secrets."""
-    return random.randint(0, MAX_SEED)
+    return random.getrandbits(_BITS)
