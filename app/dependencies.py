@@ -57,9 +57,13 @@ class Resources:
     training: Training | None  # None: no Redis is configured
 
 
-async def _resources(request: Request) -> Resources:
+def resources_of(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
+
+
+async def _resources(request: Request) -> Resources:  # async, or FastAPI would call it in a thread
+    return resources_of(request)
 
 
 async def _generators(resources: Annotated[Resources, Depends(_resources)]) -> Generators:

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from app import errors
-from app.dependencies import Resources
+from app.dependencies import resources_of
 from app.errors import Late, NotAcceptable, Unknown, Unprocessable
 from app.generators import LATEST, Generator
 from app.rendering import FORMATS, Images, ImpossiblePictureError, Picture
@@ -129,14 +129,9 @@ def _order(query: bytes) -> Order:
 _ENDPOINTS = {"GET": get_generate, "POST": post_generate}
 
 
-def _resources(request: Request) -> Resources:
-    resources: Resources = request.app.state.resources
-    return resources
-
-
 async def _chosen(order: Order, request: Request, accept: str) -> tuple[str, Generator]:
     """The media type and the generator of an answer."""
-    media_type, generators = _negotiate(accept), _resources(request).generators
+    media_type, generators = _negotiate(accept), resources_of(request).generators
     try:
         return media_type, generators.get(order.arch, order.version)
     except Unknown:
@@ -148,7 +143,7 @@ async def _chosen(order: Order, request: Request, accept: str) -> tuple[str, Gen
 
 async def _drawn(order: Order, request: Request, media_type: str, generator: Generator) -> Response:
     seed = seeds.fresh() if order.seed is None else order.seed
-    resources = _resources(request)
+    resources = resources_of(request)
     answer = resources.engine.submit(generator, seed, order.n, partial(_encode, media_type, order, generator, seed))
     try:
         body = await _in_time(answer, request, resources.deadline_seconds)
