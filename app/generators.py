@@ -6,7 +6,9 @@ files change; whatever was loaded before stays.
 
 import asyncio
 import logging
+import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +72,7 @@ class Generators:
         self._model_dir = model_dir
         self._device = device
         self._looking = threading.Lock()
+        self._looked = -math.inf  # when the last look began
         self._entries: Entries = {}
         self._answering = _answering(self._entries)
 
@@ -79,8 +82,15 @@ class Generators:
         return list(self._entries.values())
 
     def refresh(self) -> None:
-        """Look at the directory: load what is new or changed, forget what is gone."""
+        """Look at the directory: load what is new or changed, forget what is gone.
+
+        Those who call it while somebody looks share one look after that.
+        """
+        called = time.monotonic()
         with self._looking:
+            if self._looked > called:
+                return
+            self._looked = time.monotonic()
             folders = checkpoint.folders(self._model_dir)
             self._entries = {key: self._look(key, folder) for key, folder in folders.items()}
             self._answering = _answering(self._entries)

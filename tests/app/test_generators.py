@@ -1,4 +1,5 @@
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from app.errors import Unknown
 from app.generators import Entry, Generators
 from models import checkpoint, classifier
+from tests.processes import eventually
 from tests.versions import publish
 
 BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than what is shipped
@@ -100,6 +102,47 @@ def test_a_removed_version_is_forgotten(generators: Generators, tmp_path: Path) 
 def test_unchanged_versions_are_not_read_again(generators: Generators, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "read_generator", lambda folder: pytest.fail("read again"))
     generators.refresh()
+
+
+class CountedLock:
+    """A lock that knows how many have asked for it."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self.asked += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_those_who_look_while_somebody_looks_share_one_look(
+    generators: Generators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+    go, lock, folders = threading.Event(), CountedLock(), checkpoint.folders
+
+    def slow(model_dir: Path) -> dict[tuple[str, int], Path]:
+        looks.append(model_dir)
+        go.wait()
+        return folders(model_dir)
+
+    monkeypatch.setattr(checkpoint, "folders", slow)
+    monkeypatch.setattr(generators, "_looking", lock)
+    first = threading.Thread(target=generators.refresh)
+    first.start()
+    eventually(lambda: looks, "the first one looks")
+    others = [threading.Thread(target=generators.refresh) for _ in range(9)]
+    for thread in others:
+        thread.start()
+    eventually(lambda: lock.asked == 10, "all others wait")
+    go.set()
+    for thread in (first, *others):
+        thread.join()
+    assert len(looks) == 2
 
 
 def test_a_directory_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
