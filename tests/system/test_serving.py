@@ -84,6 +84,13 @@ def test_connections_are_spread_over_the_processes_and_one_that_dies_comes_again
     assert {child.pid for child in shared.children()} != set(held)
 
 
+def test_all_processes_are_in_one_session_and_in_groups_of_their_own(shared: Serving) -> None:
+    """Linux shares time among sessions first, and a terminal's Ctrl-C goes to a group."""
+    pids = [shared.process.popen.pid, *(child.pid for child in shared.children())]
+    assert {os.getsid(pid) for pid in pids} == {pids[0]}
+    assert [os.getpgid(pid) for pid in pids] == pids
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_processes(serving: Serving, number: int) -> None:
     processes = [psutil.Process(serving.process.popen.pid), *serving.children()]
