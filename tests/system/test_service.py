@@ -47,6 +47,8 @@ def test_a_training_job_becomes_a_version_that_draws_without_a_restart(shared: S
     eventually(lambda: drawn_by_the_latest() == str(job["version"]), "the version is noticed")
     assert time.monotonic() - began < 3
     assert shared.api.get(f"/models/{arch}/{job['version']}").json()["manifest"]["job"] == job_id
+    drawn = shared.api.post("/generate", params={"arch": arch, "version": job["version"], "n": 4})
+    assert (drawn.status_code, drawn.headers["X-Version"]) == (200, str(job["version"]))
     default = shared.api.post("/generate", params={"arch": arch, "n": 4})
     assert default.headers["X-Version"] == "1"  # a trial of one epoch does not displace the shipped one
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from app.valkey import free_port
-from models import classifier
+from models import checkpoint, classifier
 from tests.processes import PATIENCE_SECONDS, Process, answers, eventually, running
 from tests.system.test_up import all_gone
 from tests.versions import publish
@@ -124,6 +124,7 @@ def test_a_version_that_is_published_is_known_to_every_process(shared: Serving) 
 def test_versions_are_swapped_under_load_and_every_answer_is_of_one(shared: Serving) -> None:
     """Five better versions come while clients ask for the best one, with seeds that they can ask for again."""
     query: dict[str, Any] = {"arch": "dcgan", "n": 40, "seed": 7}
+    before = len(checkpoint.folders(shared.model_dir))
     answered: list[httpx.Response] = []
     failed: list[object] = []
     enough = threading.Event()
@@ -153,6 +154,7 @@ def test_versions_are_swapped_under_load_and_every_answer_is_of_one(shared: Serv
     for answer in answered:
         pictures.setdefault(answer.headers["X-Version"], set()).add(answer.content)
     assert len(pictures) == 6
+    assert len(checkpoint.folders(shared.model_dir)) == before + 5
     with shared.client() as client:
         for version, seen in pictures.items():
             again = client.post("/generate", params={**query, "version": version})
