@@ -12,18 +12,15 @@ ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY constraints.txt ./
 # torch first and by itself: the largest layer, and the one that changes least
 RUN pip install --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY worker worker
 COPY models models
-RUN pip install --constraint constraints.txt --editable . \
-    && python -m compileall -q app worker models
+RUN pip install --constraint constraints.txt .
 
 FROM python:3.11-slim
 RUN useradd --uid 10001 --create-home digits && install -d -o digits -g digits /models
 COPY --from=build /venv /venv
-COPY --from=build /app /app
-COPY data /app/data
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

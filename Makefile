@@ -10,11 +10,13 @@ PEERS := $(VENV)/peers
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "The first command sets up $(VENV): SETUP_TEXT"
 
 run: $(INSTALLED) ## set everything up and start the service on port 8000
 	$(VENV)/bin/digits up
 
-test: $(INSTALLED) ## set everything up and run every test
+test: $(INSTALLED) ## set everything up and run every test (TEST_TEXT)
 	$(VENV)/bin/pytest
 
 unprotected: $(INSTALLED) ## run the tests of faults without what they prove: each must fail
@@ -23,7 +25,8 @@ unprotected: $(INSTALLED) ## run the tests of faults without what they prove: ea
 soak: $(INSTALLED) ## hurt two workers and a Valkey at random, 20 times: every job must end
 	$(VENV)/bin/python -m tests.system.soak
 
-bench: $(INSTALLED) $(PEERS)/.installed ## measure drawing, beside other servers (an hour; needs wrk)
+bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing beside other servers (an hour; needs wrk)
+	GOMP_SPINCOUNT=10000 $(VENV)/bin/python benchmarks/training.py
 	$(VENV)/bin/python benchmarks/serving/engine.py
 	$(VENV)/bin/python benchmarks/serving/compare.py --peers $(PEERS)
 	$(VENV)/bin/python benchmarks/serving/endure.py

@@ -12,10 +12,10 @@ from fastapi import Depends, Request
 from redis.asyncio import Redis
 
 from app.engine import Engine
-from app.errors import REDIS_AWAY, Unavailable, UnsupportedMedia
+from app.errors import REDIS_AWAY, UnavailableError
 from app.generators import Generators
+from worker.broker import Publisher
 from worker.jobs import JobStore
-from worker.queue import Publisher
 
 T = TypeVar("T")
 
@@ -24,8 +24,8 @@ MAX_THREADS = 40  # callers at a time; a call that is given up still ends in its
 
 
 @dataclass(frozen=True)
-class Training:
-    """The way to the worker."""
+class JobQueue:
+    """The way to the worker: job records, wake-ups, events."""
 
     jobs: JobStore
     publisher: Publisher
@@ -33,10 +33,10 @@ class Training:
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_THREADS))
 
     async def ask(self, call: Callable[..., T], *arguments: Any) -> T:
-        """``call(*arguments)`` in a thread of its own kind: no caller of another route waits for one.
+        """``call(*arguments)`` in a thread. These threads are apart: no caller of another route waits for one.
 
         Raises:
-            Unavailable: there is no answer within ``ANSWER_SECONDS``.
+            UnavailableError: there is no answer within ``ANSWER_SECONDS``.
         """
         try:
             with anyio.fail_after(ANSWER_SECONDS):
@@ -44,7 +44,7 @@ class Training:
                     partial(call, *arguments), limiter=self.limiter, abandon_on_cancel=True
                 )
         except TimeoutError:
-            raise Unavailable(REDIS_AWAY) from None
+            raise UnavailableError(REDIS_AWAY) from None
 
 
 @dataclass(frozen=True)
@@ -54,39 +54,28 @@ class Resources:
     generators: Generators
     engine: Engine
     deadline_seconds: float  # of a picture
-    training: Training | None  # None: no Redis is configured
+    job_queue: JobQueue | None  # None: no Redis is configured
 
 
-def resources_of(request: Request) -> Resources:
+def get_resources(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
 
 
-async def _resources(request: Request) -> Resources:  # async, or FastAPI would call it in a thread
-    return resources_of(request)
+async def _get_resources(request: Request) -> Resources:  # async, or FastAPI would call it in a thread
+    return get_resources(request)
 
 
-async def _generators(resources: Annotated[Resources, Depends(_resources)]) -> Generators:
+async def _get_generators(resources: Annotated[Resources, Depends(_get_resources)]) -> Generators:
     return resources.generators
 
 
-async def _training(resources: Annotated[Resources, Depends(_resources)]) -> Training:
-    if resources.training is None:
-        raise Unavailable("training needs redis: set DIGITS_REDIS_URL, or start the service with `digits up`")
-    return resources.training
+async def _get_job_queue(resources: Annotated[Resources, Depends(_get_resources)]) -> JobQueue:
+    if resources.job_queue is None:
+        raise UnavailableError("training needs redis: set DIGITS_REDIS_URL, or start the service with `digits up`")
+    return resources.job_queue
 
 
-async def json_body(request: Request) -> None:
-    """Refuse a body of another media type, before it is taken for bad JSON."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMedia(
-            f"the body is {media_type or 'of no media type'}; send application/json",
-            field="Content-Type",
-            bound="application/json",
-        )
-
-
-ResourcesDep = Annotated[Resources, Depends(_resources)]
-GeneratorsDep = Annotated[Generators, Depends(_generators)]
-TrainingDep = Annotated[Training, Depends(_training)]
+ResourcesDep = Annotated[Resources, Depends(_get_resources)]
+GeneratorsDep = Annotated[Generators, Depends(_get_generators)]
+JobQueueDep = Annotated[JobQueue, Depends(_get_job_queue)]

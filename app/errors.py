@@ -1,31 +1,37 @@
-"""What goes wrong, with its HTTP status; every answer of it is ``application/problem+json``.
+"""What goes wrong, as an answer: every error becomes ``application/problem+json`` here and nowhere else.
+
+Routes and layers raise these:
 
     ServiceError
-    ├── Unknown          404  no such version, job or path
-    ├── NotAcceptable    406  no such format
-    ├── Conflict         409  the job has ended
-    ├── TooLarge         413  the body
-    ├── UnsupportedMedia 415  of the body
-    ├── Unprocessable    422  bad input, with the field and the bound
-    ├── Busy             429  try again later
-    ├── Unavailable      503  a part that the call needs is away
-    └── Late             504  the answer would come after its deadline
+    ├── NotFoundError         404
+    ├── NotAcceptableError    406
+    ├── ConflictError         409
+    ├── TooLargeError         413
+    ├── UnsupportedMediaError 415
+    ├── UnprocessableError    422
+    └── UnavailableError      503
 
-The problem's members are those of RFC 9457, and ``errors``: one ``{field, detail, bound}`` for
-each thing that is wrong with the input.
+``models``, ``worker`` and the engine raise errors of their own, which know nothing of HTTP;
+:data:`_TRANSLATIONS` says what answer each of them is. The problem's members are those of RFC 9457,
+and ``errors``: one ``{field, detail, bound}`` for each thing that is wrong with the input.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+
+from app.engine import EngineBusyError
+from app.generators import UnknownVersionError
+from app.rendering import ImpossiblePictureError
+from app.waiting import TooLateError
+from worker.jobs import KeyReusedError
 
 logger = logging.getLogger(__name__)
 
@@ -43,43 +49,49 @@ class ServiceError(HTTPException):
         self, detail: str, *, field: str | None = None, bound: Any = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(self.status, detail, dict(headers or {}))
-        self.errors = [_field_error(field, detail, bound)] if field else []
+        self.errors = [_name_field(field, detail, bound)] if field else []
 
 
-class Unknown(ServiceError):
+class NotFoundError(ServiceError):
+    """There is no such version, job or path. Look at the list that the answer or its collection gives."""
+
     status = HTTPStatus.NOT_FOUND
 
 
-class NotAcceptable(ServiceError):
+class NotAcceptableError(ServiceError):
+    """None of the formats in ``Accept`` can be made. Ask for one that the answer names."""
+
     status = HTTPStatus.NOT_ACCEPTABLE
 
 
-class Conflict(ServiceError):
+class ConflictError(ServiceError):
+    """The thing is in a state that does not allow the call, as a job that has ended. Look at it first."""
+
     status = HTTPStatus.CONFLICT
 
 
-class TooLarge(ServiceError):
+class TooLargeError(ServiceError):
+    """The body is larger than the bound. Send less."""
+
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
-class UnsupportedMedia(ServiceError):
+class UnsupportedMediaError(ServiceError):
+    """The body is of another media type than the call takes. Send the one that the answer names."""
+
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
-class Unprocessable(ServiceError):
+class UnprocessableError(ServiceError):
+    """The input is wrong. Mend the field that the answer names, within its bound."""
+
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
-class Busy(ServiceError):
-    status = HTTPStatus.TOO_MANY_REQUESTS
+class UnavailableError(ServiceError):
+    """A part that the call needs is away. Try again later, or start it."""
 
-
-class Unavailable(ServiceError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
-
-
-class Late(ServiceError):
-    status = HTTPStatus.GATEWAY_TIMEOUT
 
 
 class Problem(JSONResponse):
@@ -101,60 +113,63 @@ class Problem(JSONResponse):
         super().__init__(body, status, headers)
 
 
-def http_error(error: HTTPException) -> Response:
-    """The answer of an error that has a status."""
-    if error.status_code == HTTPStatus.NO_CONTENT:  # which ends a stream of events, and is no problem
-        return Response(status_code=HTTPStatus.NO_CONTENT)
-    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for a body that is no text
-        error = Unprocessable("the body is not JSON in UTF-8", field="body")
+def answer(error: Exception) -> Problem:
+    """The answer to any error; one that nobody has foreseen is logged and becomes a 500."""
+    for kind, translate in _TRANSLATIONS.items():
+        if isinstance(error, kind):
+            return translate(error)
+    logger.error("an error that nobody has foreseen", exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")
+
+
+def _translate_http(error: HTTPException) -> Problem:
     return Problem(error.status_code, error.detail, getattr(error, "errors", None), error.headers)
 
 
-def bad_input(error: RequestValidationError) -> Problem:
-    """The answer of input that does not fit."""
-    errors = [_of_validation(item) for item in error.errors()]
+def _translate_validation(error: RequestValidationError) -> Problem:
+    errors = [_translate_item(item) for item in error.errors()]
     detail = "; ".join(f"{item['field']}: {item['detail']}" for item in errors)
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, errors)
 
 
-def our_fault() -> Problem:
-    """The answer of an error that nobody has foreseen."""
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")
+def _translate_unknown_version(error: UnknownVersionError) -> Problem:
+    bound = {"loaded": error.loaded} if error.loaded else None
+    return _translate_http(NotFoundError(str(error), field=error.field, bound=bound))
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of ``app`` answered as a problem."""
-
-    async def on_http_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return http_error(error)
-
-    async def on_bad_input(_: Request, error: Exception) -> Problem:
-        assert isinstance(error, RequestValidationError)
-        return bad_input(error)
-
-    async def redis_away(_: Request, error: Exception) -> Problem:
-        logger.warning("redis is away: %s", error)
-        return Problem(HTTPStatus.SERVICE_UNAVAILABLE, REDIS_AWAY)
-
-    async def on_our_fault(_: Request, error: Exception) -> Problem:
-        return our_fault()
-
-    app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(RequestValidationError, on_bad_input)
-    app.add_exception_handler(RedisError, redis_away)
-    app.add_exception_handler(OperationalError, redis_away)
-    app.add_exception_handler(Exception, on_our_fault)
+def _translate_busy(error: EngineBusyError) -> Problem:
+    return Problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers={"Retry-After": str(error.retry_seconds)})
 
 
-def _of_validation(item: Mapping[str, Any]) -> FieldError:
+def _translate_redis(error: Exception) -> Problem:
+    logger.warning("redis is away: %s", error)
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, REDIS_AWAY)
+
+
+# The first row whose class fits says what the answer is.
+_TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
+    HTTPException: _translate_http,
+    RequestValidationError: _translate_validation,
+    UnknownVersionError: _translate_unknown_version,
+    ImpossiblePictureError: lambda error: _translate_http(UnprocessableError(str(error), field="scale")),
+    EngineBusyError: _translate_busy,
+    TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
+    KeyReusedError: lambda error: _translate_http(
+        UnprocessableError("this key came before with another body; use a new key", field="Idempotency-Key")
+    ),
+    RedisError: _translate_redis,
+    OperationalError: _translate_redis,
+}
+
+
+def _translate_item(item: Mapping[str, Any]) -> FieldError:
     """One of pydantic's errors: ``loc`` is (where, field, …), ``ctx`` holds the bound."""
     where, *path = item["loc"]
     named = isinstance(path[0], str) if path else False
     field = ".".join(str(part) for part in path) if named else str(where)
     bound = {name: value for name, value in item.get("ctx", {}).items() if isinstance(value, int | float | str)}
-    return _field_error(field, item["msg"], bound)
+    return _name_field(field, item["msg"], bound)
 
 
-def _field_error(field: str, detail: str, bound: Any) -> FieldError:
+def _name_field(field: str, detail: str, bound: Any) -> FieldError:
     return {"field": field, "detail": detail} | ({"bound": bound} if bound else {})

@@ -9,60 +9,87 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from app.errors import Unknown
-from models import checkpoint, sampling
-from models.checkpoint import InvalidVersionError, Manifest
-from models.inference import BATCH, Inference
+from models import classifier, manifest, sampling, versions
+from models.inference import Inference
+from models.manifest import InvalidVersionError, Manifest
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LATEST = "latest"
 
 Signature = tuple[tuple[str, int, int, int], ...]  # of each file: name, inode, size, mtime in ns
 
 
+class UnknownVersionError(Exception):
+    """No version answers to that name, or it is rejected. Choose one of ``loaded``, or train one."""
+
+    def __init__(self, message: str, *, field: str = "version", loaded: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.field = field  # of the request: version or arch
+        self.loaded = list(loaded)
+
+
+class State(StrEnum):
+    """Whether a version can be drawn from."""
+
+    LOADED = "loaded"
+    REJECTED = "rejected"
+
+
+class Source(StrEnum):
+    """Where a version is from."""
+
+    SHIPPED = "shipped"  # with the code
+    TRAINED = "trained"  # here, or on another host that shares the model directory
+
+
 @dataclass(frozen=True, eq=False)
-class Generator:
-    """A loaded version, ready to draw; the same as itself alone."""
+class LoadedVersion:
+    """A version that is ready to draw; equal to itself alone."""
 
     manifest: Manifest
     inference: Inference
 
-    @property
-    def sha256(self) -> str:
-        """Of the weights' file."""
-        return self.manifest.files[checkpoint.GENERATOR].sha256
-
-    def images(self, seeds: Sequence[int]) -> Tensor:
-        """``[len(seeds), 28, 28]`` uint8, one a seed; at most ``inference.BATCH``. Safe in several threads."""
-        return self.inference(sampling.latents(seeds, self.manifest.latent_shape, self.manifest.latents))
-
-    def draw(self, seed: int, n: int) -> Tensor:
-        """``[n, 28, 28]`` uint8; image *i* depends on ``seed + i`` alone."""
-        every = range(seed, seed + n)
-        return torch.cat([self.images(every[start : start + BATCH]) for start in range(0, n, BATCH)])
+    def draw(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """``[len(seeds), 28, 28]``, one a seed; at most ``inference.BATCH``. Safe in several threads."""
+        return self.inference(sampling.make_latents(seeds, self.manifest.latent_shape, self.manifest.latents)).numpy()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A version folder as it was last looked at: a generator, a problem, or a problem since loading."""
+    """A version's folder as it was last looked at."""
 
     arch: str
     version: int
-    shipped: bool
+    source: Source
     signature: Signature
-    generator: Generator | None
-    problem: str | None
+    loaded: LoadedVersion | None
+    problem: str | None  # why it is rejected, or what has happened to its files since it was loaded
+    is_default: bool = False  # it answers where a request names no version
+
+    @property
+    def state(self) -> State:
+        return State.LOADED if self.loaded else State.REJECTED
 
 
-Entries = dict[tuple[str, int], Entry]  # by architecture and version
+@dataclass(frozen=True)
+class _Snapshot:
+    """All versions at one moment, and which of them answers to what a request may say."""
+
+    entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    answering: dict[tuple[str, str | None], LoadedVersion] = field(default_factory=dict)
 
 
 class Generators:
@@ -73,13 +100,12 @@ class Generators:
         self._device = device
         self._looking = threading.Lock()
         self._looked = -math.inf  # when the last look began
-        self._entries: Entries = {}
-        self._answering = _answering(self._entries)
+        self._snapshot = _Snapshot()
 
     @property
     def entries(self) -> list[Entry]:
         """By architecture and version."""
-        return list(self._entries.values())
+        return list(self._snapshot.entries.values())
 
     def refresh(self) -> None:
         """Look at the directory: load what is new or changed, forget what is gone.
@@ -91,9 +117,8 @@ class Generators:
             if self._looked > called:
                 return
             self._looked = time.monotonic()
-            folders = checkpoint.folders(self._model_dir)
-            self._entries = {key: self._look(key, folder) for key, folder in folders.items()}
-            self._answering = _answering(self._entries)
+            folders = versions.find_folders(self._model_dir)
+            self._snapshot = _compose([self._look(key, folder) for key, folder in folders.items()])
 
     async def look_again(self) -> None:
         """:meth:`refresh` off the event loop; while the directory cannot be read, what is loaded stays."""
@@ -102,56 +127,90 @@ class Generators:
         except Exception:
             logger.exception("cannot look at the model directory")
 
-    def get(self, arch: str, version: str | None = None) -> Generator:
-        """The generator of a version number, of ``latest``, or the best (see ``Manifest.preference``).
+    async def find(self, get: Callable[[str, str | None], T], arch: str, version: str | None) -> T:
+        """:meth:`get` or :meth:`get_entry`, and once more after a look at the directory where it finds none.
+
+        A version that is asked for by its number may be a moment old.
 
         Raises:
-            Unknown: there is no such version, or it is rejected.
+            UnknownVersionError: as ``get``.
         """
-        if found := self._answering.get((arch, version)):
+        try:
+            return get(arch, version)
+        except UnknownVersionError:
+            if version is None or version == LATEST:
+                raise
+        await self.look_again()
+        return get(arch, version)
+
+    def get(self, arch: str, version: str | None = None) -> LoadedVersion:
+        """The version of a number, or the ``latest``; None for the default: the best.
+
+        Raises:
+            UnknownVersionError: there is no such version, or it is rejected.
+        """
+        if found := self._snapshot.answering.get((arch, version)):
             return found
         if version is None or version == LATEST:
-            raise Unknown(f"no version of {arch} is loaded", field="arch")
-        numbers = []
-        for entry in self._entries.values():
-            if (entry.arch, str(entry.version)) == (arch, version):
-                raise Unknown(f"version {version} of {arch} is rejected: {entry.problem}", field="version")
-            if entry.arch == arch and entry.generator:
-                numbers.append(entry.version)
-        raise Unknown(f"{arch} has no version {version}", field="version", bound={"loaded": numbers})
+            raise UnknownVersionError(f"no version of {arch} is loaded", field="arch")
+        entry = self.get_entry(arch, version)
+        raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
+
+    def get_entry(self, arch: str, version: str | None) -> Entry:
+        """What is known of a version, loaded or not.
+
+        Raises:
+            UnknownVersionError: there is no such version.
+        """
+        if version == LATEST:
+            version = str(self.get(arch, LATEST).manifest.version)
+        of_arch = [entry for entry in self.entries if entry.arch == arch]
+        for entry in of_arch:
+            if str(entry.version) == version:
+                return entry
+        loaded = [entry.version for entry in of_arch if entry.loaded]
+        raise UnknownVersionError(f"{arch} has no version {version}", loaded=loaded)
 
     def _look(self, key: tuple[str, int], folder: Path) -> Entry:
         arch, version = key
-        before = self._entries.get(key)
-        signature = _signature(folder)
+        before = self._snapshot.entries.get(key)
+        signature = _sign(folder)
         if before and before.signature == signature:
             return before
-        generator, problem = before.generator if before else None, None
+        loaded, problem = before.loaded if before else None, None
         try:
-            manifest, network = checkpoint.read_generator(folder)
-            generator = Generator(manifest, Inference(network, manifest.latent_shape, self._device))
+            said, network = versions.read_generator(folder)
+            loaded = LoadedVersion(said, Inference(network, said.latent_shape, self._device))
             logger.info("loaded %s version %d", arch, version)
         except Exception as error:  # one bad folder must not keep the others from being found
             problem = str(error) if isinstance(error, InvalidVersionError) else f"{type(error).__name__}: {error}"
             logger.warning("rejected %s version %d: %s", arch, version, problem)
-        return Entry(arch, version, checkpoint.PRETRAINED in folder.parents, signature, generator, problem)
+        source = Source.SHIPPED if versions.PRETRAINED in folder.parents else Source.TRAINED
+        return Entry(arch, version, source, signature, loaded, problem)
 
 
-def _answering(entries: Entries) -> dict[tuple[str, str | None], Generator]:
-    """Which generator answers for an architecture and what a request says of the version."""
-    loaded = [(arch, entry.generator) for (arch, _), entry in entries.items() if entry.generator]
-    by_preference = sorted(loaded, key=lambda one: one[1].manifest.preference())
-    by_number = sorted(loaded, key=lambda one: one[1].manifest.version)
-    return {
-        **{(arch, str(generator.manifest.version)): generator for arch, generator in loaded},
-        **{(arch, LATEST): generator for arch, generator in by_number},
-        **{(arch, None): generator for arch, generator in by_preference},
-    }
+def _compose(entries: Sequence[Entry]) -> _Snapshot:
+    """What answers to each architecture and version: a number, ``latest``, or None for the best."""
+    present = classifier.sha256()
+    loaded = [entry.loaded for entry in entries if entry.loaded]
+    by_preference = sorted(loaded, key=lambda one: one.manifest.rank(present))
+    by_number = sorted(loaded, key=lambda one: one.manifest.version)
+    best = {one.manifest.arch: one for one in by_preference}
+    defaults = set(best.values())
+    return _Snapshot(
+        entries={(one.arch, one.version): replace(one, is_default=one.loaded in defaults) for one in entries},
+        answering={
+            **{(one.manifest.arch, str(one.manifest.version)): one for one in loaded},
+            **{(one.manifest.arch, LATEST): one for one in by_number},
+            **{(arch, None): one for arch, one in best.items()},
+        },
+    )
 
 
-def _signature(folder: Path) -> Signature:
+def _sign(folder: Path) -> Signature:
+    """What changes when a file of the folder does."""
     found = []
-    for name in (checkpoint.MANIFEST, *checkpoint.FILES):
+    for name in (manifest.MANIFEST, *manifest.FILES):
         try:
             stat = (folder / name).stat()
         except OSError:

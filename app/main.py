@@ -1,6 +1,9 @@
-"""The application: assembles the parts and owns every resource. Importing it starts nothing.
+"""The application: every resource, every route, and the layers around all routes. Importing it starts nothing.
 
-digits serve
+A request has one way in: through :data:`LAYERS`, outermost first, to its route. A new layer is one
+row there; a new set of routes is one row of :data:`ROUTES`.
+
+    digits serve
 """
 
 import asyncio
@@ -10,28 +13,49 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.types import ASGIApp
 
-from app import errors
-from app.dependencies import Resources, Training
+from app.dependencies import JobQueue, Resources
 from app.engine import Engine
 from app.generators import Generators
+from app.middleware.body_limit import BodyLimit
+from app.middleware.problems import Problems
 from app.routes import generate, health, jobs, models
 from app.settings import ApiSettings
 from models import device
+from worker.broker import Publisher
+from worker.connections import connect, connect_to_events
 from worker.jobs import JobStore
-from worker.queue import Publisher, connect, connect_to_events
 from worker.reconciler import Reconciler
 
 REFRESH_SECONDS = 1.0  # between two looks at the model directory
-MAX_BODY_BYTES = 64 * 1024
+
+# Around every route, outermost first.
+LAYERS = (
+    Problems,
+    BodyLimit,
+    AsyncExitStackMiddleware,  # which FastAPI's own routes need
+)
+
+ROUTES = (generate, models, jobs, health)  # the busiest first
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+class Application(FastAPI):
+    """FastAPI with our layers in place of its own: errors have one handler, and nothing stands outside of it."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for layer in reversed(LAYERS):
+            app = layer(app)
+        return app
+
+
+def create_app(settings: ApiSettings) -> Application:
     """The API over one model directory and, where one is configured, one Redis.
 
     Raises:
-        ValueError: the device of the settings does not exist here.
+        UnavailableDeviceError: the device of the settings does not exist here.
     """
     where = device.resolve(settings.device)
 
@@ -39,80 +63,46 @@ def create_app(settings: ApiSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         generators = Generators(settings.model_dir, where)
         await asyncio.to_thread(generators.refresh)
-        training = _training(settings)
-        reconciler = Reconciler(settings.redis_url.get_secret_value(), settings) if settings.redis_url else None
         engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
-        app.state.resources = Resources(generators, engine, settings.deadline_seconds, training)
-        gc.collect()
-        gc.freeze()  # what is loaded stays; to look through it again took 0.1 s, in which nobody was answered
-        watcher = asyncio.create_task(_keep_fresh(generators))
-        try:
-            yield
-        finally:
-            watcher.cancel()
-            engine.close()
-            if training and reconciler:
-                reconciler.close()
-                training.publisher.close()
-                await training.events.aclose()
+        async with _open_job_queue(settings) as job_queue:
+            app.state.resources = Resources(generators, engine, settings.deadline_seconds, job_queue)
+            gc.collect()
+            gc.freeze()  # what is loaded stays; to look through it again took 0.1 s, in which nobody was answered
+            engine.start()
+            watcher = asyncio.create_task(_keep_fresh(generators))
+            try:
+                yield
+            finally:
+                watcher.cancel()
+                engine.close()
 
-    app = FastAPI(
+    app = Application(
         title="digits",
         summary="Handwritten digits on demand, drawn by GANs, and training of the GANs that draw them.",
         version=version("digits"),
         lifespan=lifespan,
     )
-    errors.install(app)
-    for part in (generate, models, jobs, health):
-        app.include_router(part.router)
+    for part in ROUTES:
+        app.router.routes.extend(part.router.routes)  # include_router() would look twice for each request
     return app
 
 
-def create_service(settings: ApiSettings) -> ASGIApp:
-    """What ``digits serve`` runs: the API, what goes around it for speed, and the bound of bodies.
-
-    Raises:
-        ValueError: as :func:`create_app`.
-    """
-    return BodyLimit(generate.ShortCut(create_app(settings)))
-
-
-class BodyLimit:
-    """Refuses bodies over ``MAX_BODY_BYTES``, by their announced length or as they arrive."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
-                await errors.http_error(_too_large())(scope, receive, send)
-                return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                raise _too_large()
-            return message
-
-        await self._app(scope, counted, send)
-
-
-def _too_large() -> errors.TooLarge:
-    return errors.TooLarge(f"the body has more than {MAX_BODY_BYTES} bytes", field="body", bound={"le": MAX_BODY_BYTES})
-
-
-def _training(settings: ApiSettings) -> Training | None:
+@contextlib.asynccontextmanager
+async def _open_job_queue(settings: ApiSettings) -> AsyncIterator[JobQueue | None]:
+    """The way to the worker, and a reconciler beside it; None where no Redis is configured."""
     if settings.redis_url is None:
-        return None
-    url = settings.redis_url.get_secret_value()
-    return Training(JobStore(connect(url)), Publisher(url), connect_to_events(url))
+        yield None
+        return
+    url = settings.require_redis()
+    queue = JobQueue(JobStore(connect(url)), Publisher(url), connect_to_events(url))
+    reconciler = Reconciler(url, settings.model_dir)
+    reconciler.start()
+    try:
+        yield queue
+    finally:
+        reconciler.close()
+        queue.publisher.close()
+        await queue.events.aclose()
 
 
 async def _keep_fresh(generators: Generators) -> None:

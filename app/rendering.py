@@ -1,6 +1,6 @@
-"""From uint8 images to bytes that people ask for: one function a format.
+"""From images to the bytes that people ask for: one function a format.
 
-Must not know of HTTP or of generators' insides. A new format is one function and one row of
+Must not know of HTTP, nor how images are drawn. A new format is one function and one row of
 :data:`FORMATS`. The same picture gives the same bytes.
 """
 
@@ -8,17 +8,19 @@ import base64
 import io
 import json
 import math
-import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app.png import encode_png
+from models.manifest import Manifest
+
 Images = NDArray[np.uint8]  # [n, 28, 28]
+Encode = Callable[[Images], bytes]
 
 GUTTER_PX = 2  # between the images of a grid
 GUTTER_GREY = 96
@@ -26,43 +28,41 @@ WEBP_MAX_PX = 16383  # a side; the format's own limit
 
 
 class ImpossiblePictureError(Exception):
-    """The format cannot hold this picture; the message says its bound."""
+    """The format cannot hold this picture; the message says its bound. Lower the scale, or take another format."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Images of one request, and how to show them."""
+    """Images, whose they are, and how to show them."""
 
     images: Images
-    arch: str
-    version: int
-    seed: int  # of the first image; image i has seed + i
-    sha256: str  # of the weights
-    scale: int  # image pixels → picture pixels
-    columns: int | None  # None: near-square
+    seeds: Sequence[int]  # one an image
+    manifest: Manifest  # of the version that drew them
+    scale: int = 1  # image pixels → picture pixels
+    columns: int | None = None  # None: near-square
 
-    def facts(self, index: int = 0) -> dict[str, str]:
-        """What a file of this picture says of itself."""
+    def describe(self, index: int = 0) -> dict[str, str]:
+        """What the file of an image, or of all of them, says of itself."""
         return {
-            "arch": self.arch,
-            "version": str(self.version),
-            "seed": str(self.seed + index),
-            "sha256": self.sha256,
+            "arch": self.manifest.arch,
+            "version": str(self.manifest.version),
+            "seed": str(self.seeds[index]),
+            "sha256": self.manifest.weights_sha256,
         }
 
 
-def png(picture: Picture) -> bytes:
+def render_png(picture: Picture) -> bytes:
     """A grid; arch, version, seed and the weights' sum stand in its text chunks."""
-    return _png(grid(picture.images, picture.columns, picture.scale), picture.facts())
+    return encode_png(make_grid(picture.images, picture.columns, picture.scale), picture.describe())
 
 
-def webp(picture: Picture) -> bytes:
+def render_webp(picture: Picture) -> bytes:
     """A grid, lossless.
 
     Raises:
         ImpossiblePictureError: a side is longer than the format allows.
     """
-    pixels = grid(picture.images, picture.columns, picture.scale)
+    pixels = make_grid(picture.images, picture.columns, picture.scale)
     if max(pixels.shape) > WEBP_MAX_PX:
         raise ImpossiblePictureError(
             f"a WebP picture has at most {WEBP_MAX_PX} px a side, not {max(pixels.shape)}: "
@@ -73,43 +73,48 @@ def webp(picture: Picture) -> bytes:
     return file.getvalue()
 
 
-def zip_archive(picture: Picture) -> bytes:
+def render_zip(picture: Picture) -> bytes:
     """One PNG an image, named by architecture, version and seed."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
-        for index, image in enumerate(picture.images):
-            name = f"{picture.arch}-v{picture.version}-seed{picture.seed + index}.png"
-            archive.writestr(zipfile.ZipInfo(name), _png(_enlarged(image, picture.scale), picture.facts(index)))
+        for index, seed in enumerate(picture.seeds):
+            name = f"{picture.manifest.arch}-v{picture.manifest.version}-seed{seed}.png"
+            archive.writestr(zipfile.ZipInfo(name), _render_image(picture, index))
     return file.getvalue()
 
 
-def json_document(picture: Picture) -> bytes:
+def render_json(picture: Picture) -> bytes:
     """Every image as a base64 PNG with its seed."""
     document = {
-        "arch": picture.arch,
-        "version": picture.version,
-        "seed": picture.seed,
-        "sha256": picture.sha256,
+        "arch": picture.manifest.arch,
+        "version": picture.manifest.version,
+        "seed": picture.seeds[0],
+        "sha256": picture.manifest.weights_sha256,
         "images": [
-            {
-                "seed": picture.seed + index,
-                "png": base64.b64encode(_png(_enlarged(image, picture.scale), picture.facts(index))).decode(),
-            }
-            for index, image in enumerate(picture.images)
+            {"seed": seed, "png": base64.b64encode(_render_image(picture, index)).decode()}
+            for index, seed in enumerate(picture.seeds)
         ],
     }
     return json.dumps(document).encode()
 
 
 FORMATS: dict[str, Callable[[Picture], bytes]] = {
-    "image/png": png,
-    "image/webp": webp,
-    "application/zip": zip_archive,
-    "application/json": json_document,
+    "image/png": render_png,
+    "image/webp": render_webp,
+    "application/zip": render_zip,
+    "application/json": render_json,
 }
 
 
-def grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:
+def make_encoder(
+    media_type: str, manifest: Manifest, seeds: Sequence[int], *, scale: int = 1, columns: int | None = None
+) -> Encode:
+    """A function that makes a file of ``media_type`` (a row of :data:`FORMATS`) of the images of ``seeds``."""
+    render = FORMATS[media_type]
+    return lambda images: render(Picture(images, seeds, manifest, scale, columns))
+
+
+def make_grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:
     """``[n, h, w]`` → one picture, row by row, with gutters between the images."""
     n, height, width = images.shape
     columns = min(columns or math.ceil(math.sqrt(n)), n)
@@ -123,29 +128,7 @@ def grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[
     return picture[:-GUTTER_PX, :-GUTTER_PX]
 
 
-def _enlarged(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """``[h, w]``."""
-    return image.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _png(pixels: NDArray[np.uint8], facts: Mapping[str, str]) -> bytes:
-    """``[h, w]`` → a grey PNG (W3C PNG, third edition) with ``facts`` as text.
-
-    Pillow writes the same pixels in ten times the time and more bytes: rows without a filter, and runs
-    of equal bytes instead of a search for repetitions, suit ink on a dark ground.
-    """
-    height, width = pixels.shape
-    lines = np.zeros((height, 1 + width), np.uint8)  # each begins with its filter: none
-    lines[:, 1:] = pixels
-    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    chunks = [
-        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),  # 8 bits, grey, not interlaced
-        *(_chunk(b"tEXt", f"{key}\0{value}".encode("latin-1")) for key, value in facts.items()),
-        _chunk(b"IDAT", deflate.compress(lines.data) + deflate.flush()),
-        _chunk(b"IEND", b""),
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+def _render_image(picture: Picture, index: int) -> bytes:
+    """One image as a PNG of its own."""
+    enlarged = picture.images[index].repeat(picture.scale, axis=0).repeat(picture.scale, axis=1)
+    return encode_png(enlarged, picture.describe(index))

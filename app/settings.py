@@ -1,39 +1,53 @@
 """Settings of the API, from the environment (``DIGITS_*``), read once, in the entry points only."""
 
 import contextlib
+import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
+from pydantic_settings import SettingsConfigDict
 
 from worker.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 MAX_PROCESSES = 64
+
+_PROCESSES, _PROCESSES_BEFORE = "DIGITS_API_PROCESSES", "DIGITS_WORKERS"  # its name in earlier releases
 
 
 class ApiSettings(Settings):
-    """Where the API listens, on this machine alone unless told otherwise, since there are no keys yet; how it draws."""
+    """Where the API listens, and how it draws. There are no keys yet: by default it listens on this machine alone."""
+
+    model_config = SettingsConfigDict(populate_by_name=True)  # beside the two names of api_processes
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
-    workers: Annotated[int, Field(ge=1, le=MAX_PROCESSES)] | None = None  # unset: see processes
+    api_processes: int | None = Field(  # unset: see processes
+        None, ge=1, le=MAX_PROCESSES, validation_alias=AliasChoices(_PROCESSES, _PROCESSES_BEFORE)
+    )
     batch_wait_ms: Annotated[float, Field(ge=0, le=100)] = 1.0
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+
+    def model_post_init(self, context: Any, /) -> None:
+        if os.environ.get(_PROCESSES_BEFORE) and not os.environ.get(_PROCESSES):
+            logger.warning("%s is now called %s; the old name still works", _PROCESSES_BEFORE, _PROCESSES)
 
     @property
     def processes(self) -> int:
         """Of the API: as told, or one a core; one for a GPU, of which there is a single one to feed."""
         gpu = self.device == "cuda" or (self.device == "auto" and Path("/dev/nvidiactl").exists())
-        return self.workers or (1 if gpu else min(usable_cores(), MAX_PROCESSES))
+        return self.api_processes or (1 if gpu else min(count_cores(), MAX_PROCESSES))
 
     @property
     def engine_threads(self) -> int:
         """Of each process, so that together they use every core."""
-        return -(-usable_cores() // self.processes)
+        return -(-count_cores() // self.processes)
 
 
-def usable_cores() -> int:
+def count_cores() -> int:
     """Of this process: those that it may run on, and no more than its container may use the time of."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max" for no bound

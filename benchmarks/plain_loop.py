@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy
 from torch.optim import Adam
 from torch.utils.data import DataLoader, Dataset
 
-from models import networks
+from models import layers
 from models.archs import ARCHS
 from worker.recipes import RECIPES, Recipe
 
@@ -35,16 +35,16 @@ class Images(Dataset[Tensor]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Tensor:
-        return _normalised(_as_tensor(Image.fromarray(self.images[index].numpy()))).view(self.shape)
+        return _normalise(_to_tensor(Image.fromarray(self.images[index].numpy()))).view(self.shape)
 
 
-def _as_tensor(picture: Image.Image) -> Tensor:
+def _to_tensor(picture: Image.Image) -> Tensor:
     """A grey picture → ``[1, height, width]`` in 0…1."""
     values = torch.from_numpy(np.array(picture, copy=True)).view(picture.height, picture.width, 1)
     return values.permute(2, 0, 1).contiguous().to(torch.float32).div(255)
 
 
-def _normalised(pixels: Tensor) -> Tensor:
+def _normalise(pixels: Tensor) -> Tensor:
     """0…1 → −1…1, by a mean and a deviation for each channel."""
     mean, deviation = (torch.as_tensor([0.5], dtype=pixels.dtype).view(-1, 1, 1) for _ in range(2))
     return pixels.clone().sub_(mean).div_(deviation)
@@ -69,7 +69,7 @@ def step_seconds(arch: str, images: Tensor, steps: int) -> list[float]:
 def _of_torch(network: nn.Sequential) -> nn.Sequential:
     """The same network with torch's own layers in place of the project's faster ones."""
     for layer in network.modules():
-        if type(layer).__module__ == networks.__name__:
+        if type(layer).__module__ == layers.__name__:
             (layer.__class__,) = type(layer).__bases__
     return network
 

@@ -100,7 +100,7 @@ def train(
         for _ in range(epochs):
             order = torch.randperm(len(images))
             for chosen in order[: len(order) // _BATCH * _BATCH].split(_BATCH):
-                logits = classifier(_jittered(_pixels(images[chosen])))
+                logits = classifier(_jitter(_to_pixels(images[chosen])))
                 optimizer.zero_grad()
                 functional.cross_entropy(logits, labels[chosen]).backward()
                 optimizer.step()
@@ -113,7 +113,7 @@ def train(
 @torch.inference_mode()
 def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     """Features ``[n, 128]`` and class probabilities ``[n, 10]`` of images ``[n, 28, 28]`` uint8."""
-    features = torch.cat([classifier.features(_pixels(chunk)) for chunk in images.split(100)])
+    features = torch.cat([classifier.features(_to_pixels(chunk)) for chunk in images.split(100)])
     return features, classifier.head(features).softmax(dim=1)
 
 
@@ -150,11 +150,11 @@ def sha256(path: Path = CLASSIFIER) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return mnist.scaled(images).unsqueeze(1)
+def _to_pixels(images: Tensor) -> Tensor:
+    return mnist.scale(images).unsqueeze(1)
 
 
-def _jittered(pixels: Tensor) -> Tensor:
+def _jitter(pixels: Tensor) -> Tensor:
     """Each image turned by up to 9°, scaled by up to 10 % and shifted by up to 2 pixels."""
     count = len(pixels)
     angle, scale = torch.empty(count).uniform_(-0.16, 0.16), torch.empty(count).uniform_(0.9, 1.1)

@@ -33,7 +33,7 @@ class Inference:
 
     def __init__(self, G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> None:
         self.device = device.type
-        self._draw = _fastest(G, latent_shape, device)
+        self._draw = _choose_fastest(G, latent_shape, device)
         z = torch.randn(BATCH, *latent_shape, generator=torch.Generator().manual_seed(0))
         expected = self._draw(z)
         self._shapes = [shape for shape in SHAPES if shape == BATCH or _agrees(self._draw, z, shape, expected)]
@@ -42,7 +42,7 @@ class Inference:
         """Latents ``[n, …]`` → images ``[n, 28, 28]`` uint8 on the CPU; ``n`` up to :data:`BATCH`."""
         shape = next(shape for shape in self._shapes if shape >= len(z))
         padded = functional.pad(z, (*[0, 0] * (z.ndim - 1), 0, shape - len(z)))
-        return sampling.rounded(self._draw(padded)[: len(z)])
+        return sampling.round_levels(self._draw(padded)[: len(z)])
 
 
 def _agrees(draw: Draw, z: Tensor, shape: int, expected: Tensor) -> bool:
@@ -53,23 +53,23 @@ def _agrees(draw: Draw, z: Tensor, shape: int, expected: Tensor) -> bool:
     return False
 
 
-def _fastest(G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> Draw:
+def _choose_fastest(G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> Draw:
     """The way that was measured to be the fastest on the device."""
     if device.type == "cuda":
-        return _Graphs(G.to(device), latent_shape)
+        return _CudaGraphs(G.to(device), latent_shape)
     try:
         return Products(G)
     except UnknownLayerError as error:
         logger.warning("drawing at half the speed: %s", error)
-        return partial(_plainly, G)
+        return partial(_draw_plainly, G)
 
 
 @torch.inference_mode()
-def _plainly(G: nn.Sequential, z: Tensor) -> Tensor:
-    return sampling.levels(G(z).view(len(z), 28, 28))
+def _draw_plainly(G: nn.Sequential, z: Tensor) -> Tensor:
+    return sampling.to_levels(G(z).view(len(z), 28, 28))
 
 
-class _Graphs:
+class _CudaGraphs:
     """The network as CUDA graphs, one a shape. Has not been run on a GPU yet."""
 
     @torch.inference_mode()
@@ -82,11 +82,11 @@ class _Graphs:
             side = torch.cuda.Stream(device)
             side.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(side):
-                _plainly(G, z)  # a first pass, which allocates
+                _draw_plainly(G, z)  # a first pass, which allocates
             torch.cuda.current_stream(device).wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                levels = _plainly(G, z)
+                levels = _draw_plainly(G, z)
             self._graphs[shape] = graph, z, levels
 
     @torch.inference_mode()

@@ -120,10 +120,10 @@ def _radii(points: Tensor) -> Tensor:
 
 
 def sample(images: Tensor, count: int) -> Tensor:
-    """``count`` of the images at random, the same ones every time.
+    """``count`` of the images, chosen at random, the same ones every time.
 
-    Not every so manyth: MNIST's writers take turns, and every sixth training image is eight times
-    as far from the test images in FID as a random choice.
+    A regular choice would mislead: MNIST's writers take turns, and every sixth training image is
+    eight times as far from the test images in FID as a random choice.
     """
     return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]]
 

@@ -53,17 +53,17 @@ def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> Tensor:
     return torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_LABELS_HEADER_BYTES).long()
 
 
-def batches(images: Tensor, order: Tensor, size: int) -> Iterator[Tensor]:
+def iterate_batches(images: Tensor, order: Tensor, size: int) -> Iterator[Tensor]:
     """The images in ``order`` (their indices): ``[size, 28, 28]`` in −1…1 each.
 
     ``images`` is ``[n, 28, 28]`` uint8. The last partial batch is dropped. Batches are scaled as
     they are drawn, so the data set stays a quarter of its float size.
     """
     for start in range(0, len(order) - size + 1, size):
-        yield scaled(images[order[start : start + size]])
+        yield scale(images[order[start : start + size]])
 
 
-def scaled(images: Tensor) -> Tensor:
+def scale(images: Tensor) -> Tensor:
     """0…255 uint8 → −1…1 float32, of the same shape."""
     return images.float().mul_(2 / 255).sub_(1)
 

@@ -42,11 +42,11 @@ class Products:
             raise UnknownLayerError("the last layer is no Tanh")
         self._layers: list[Layer] = []
         while modules:
-            self._layers += _next(modules, first=not self._layers)
+            self._layers += _take_linear(modules, first=not self._layers)
 
     @torch.inference_mode()
     def __call__(self, z: Tensor) -> Tensor:
-        """Latents ``[n, …]`` → ``sampling.levels`` ``[n, 28, 28]``, not rounded yet."""
+        """Latents ``[n, …]`` → ``sampling.to_levels`` ``[n, 28, 28]``, not rounded yet."""
         x = z.flatten(1)
         for layer in self._layers:
             x = layer(x)
@@ -54,7 +54,7 @@ class Products:
         return x.mul_(2).sigmoid_().mul_(2 * contrast).add_(127.5 - contrast).view(len(z), 28, 28)
 
 
-def _next(modules: list[nn.Module], first: bool) -> list[Layer]:
+def _take_linear(modules: list[nn.Module], first: bool) -> list[Layer]:
     """Take a linear layer off ``modules``, with the norm and the leaky ReLU that follow it."""
     linear = modules.pop(0)
     norm = modules.pop(0) if modules and isinstance(modules[0], nn.BatchNorm2d | nn.InstanceNorm2d) else None
@@ -73,7 +73,7 @@ def _next(modules: list[nn.Module], first: bool) -> list[Layer]:
     after: list[Layer] = [_InstanceNorm(norm.eps, slope)] if isinstance(norm, nn.InstanceNorm2d) else []
     slope = None if after else slope
     if first:
-        return [_from_point(linear, weight, bias, slope), *after]
+        return [_make_first(linear, weight, bias, slope), *after]
     if linear.out_channels == 1 and not (norm or slope):
         return [_ToOneChannel(linear, weight)]
     return [_TransposedConvolution(linear, weight, bias, slope), *after]
@@ -90,10 +90,10 @@ class _Product:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, 512)  # typical rows of x
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _product(x, self._weight, self._bias, self._slope)
+        return _multiply(x, self._weight, self._bias, self._slope)
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> Tensor:
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> Tensor:
     if _ONEDNN:
         activation = ("none", []) if slope is None else ("leaky_relu", [slope])
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *activation, "")
@@ -102,7 +102,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float
     return y if slope is None else functional.leaky_relu_(y, slope)
 
 
-def _from_point(linear: nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, slope: float | None) -> Layer:
+def _make_first(linear: nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, slope: float | None) -> Layer:
     """``[n, c]``, images of one pixel, → ``[n, h, w, c]``."""
     if linear.padding != (0, 0):
         raise UnknownLayerError(f"no product for {linear}")
@@ -142,7 +142,7 @@ class _ToOneChannel:
 
     def __call__(self, x: Tensor) -> Tensor:
         n, h, w, c = x.shape
-        planes = _product(self._weight, x.view(-1, c)).view(*self._kernel, n, h, w)
+        planes = _multiply(self._weight, x.view(-1, c)).view(*self._kernel, n, h, w)
         rows = planes.new_empty(self._kernel[1], n, self._down.size(h), w)
         self._down(planes, out=rows)
         y = rows.new_empty(n, rows.shape[2], self._across.size(w))

@@ -1,7 +1,7 @@
 """From seeds to images: latents, then a generator, then grey levels.
 
 Image *i* of a request depends on its own seed alone: the latents of each come from a random generator
-of its own. :func:`images` draws slowly and always in batches of one shape, since a matrix product may
+of its own. :func:`draw` works slowly and always in batches of one shape, since a matrix product may
 round differently for another; :mod:`models.inference` is for those who wait.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BATCH = 16  # images a forward pass; fewer are padded
+_CHUNK = 16  # images a forward pass; fewer are padded
 
 CONTRAST = 1.03  # of a drawn image: tanh comes near its ends, and ink of real digits is at them
 
@@ -55,7 +55,7 @@ LATENTS: Mapping[str, Distribution] = {
 }
 
 
-def latents(seeds: Sequence[int], shape: tuple[int, ...], distribution: str) -> Tensor:
+def make_latents(seeds: Sequence[int], shape: tuple[int, ...], distribution: str) -> Tensor:
     """Latents ``[len(seeds), *shape]`` float32 on the CPU; row *i* is a function of ``seeds[i]``.
 
     Raises:
@@ -70,28 +70,28 @@ def latents(seeds: Sequence[int], shape: tuple[int, ...], distribution: str) -> 
 
 
 @torch.inference_mode()
-def images(G: nn.Module, z: Tensor) -> Tensor:
+def draw(G: nn.Module, z: Tensor) -> Tensor:
     """Latents ``[n, …]`` through ``G`` (in eval mode): ``[n, 28, 28]`` uint8 on the CPU."""
     device = next(G.parameters()).device
     drawn = []
-    for chunk in z.split(BATCH):
-        padded = torch.zeros(BATCH, *z.shape[1:])
+    for chunk in z.split(_CHUNK):
+        padded = torch.zeros(_CHUNK, *z.shape[1:])
         padded[: len(chunk)] = chunk
-        pixels = G(padded.to(device)).view(BATCH, 28, 28)[: len(chunk)]
+        pixels = G(padded.to(device)).view(_CHUNK, 28, 28)[: len(chunk)]
         drawn.append(to_uint8(pixels).cpu())
     return torch.cat(drawn)
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
     """−1…1 → 0…255, rounded to the nearest grey level; the last 3 % at each end are all black or white."""
-    return rounded(levels(pixels))
+    return round_levels(to_levels(pixels))
 
 
-def levels(pixels: Tensor) -> Tensor:
+def to_levels(pixels: Tensor) -> Tensor:
     """−1…1 → a little beyond 0…255."""
     return pixels.mul(127.5 * CONTRAST).add_(127.5)
 
 
-def rounded(levels: Tensor) -> Tensor:
+def round_levels(levels: Tensor) -> Tensor:
     """The nearest grey levels, uint8."""
     return levels.round().clamp_(0, 255).to(torch.uint8)

@@ -7,6 +7,6 @@ _BITS = 31
 MAX_SEED = 2**_BITS - 1
 
 
-def fresh() -> int:
+def make_fresh() -> int:
     """A seed in 0…``MAX_SEED``, each time another; not for secrets."""
     return random.getrandbits(_BITS)

@@ -11,8 +11,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 from tests.processes import running_valkey
+from worker.connections import connect
 from worker.jobs import JobStore
-from worker.queue import NICENESS, connect, yield_cores
+from worker.linux import yield_cores
+from worker.tasks import NICENESS
 
 # Training yields to everything; here to tests that compute beside it, but not by much.
 if "PYTEST_XDIST_WORKER" in os.environ:

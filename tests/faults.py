@@ -15,7 +15,7 @@ from tests.processes import eventually
 _CHANGES = {"open", "flush", "mkdir", "rename", "unlink", "rmdir"}  # what is written reaches the file when flushed
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["models.checkpoint", "worker.saved", "tests.versions"])
+_processes.set_forkserver_preload(["models.publishing", "worker.saved", "tests.versions"])
 
 
 def run_until(step: int, number: int, call: Callable[..., Any], *arguments: Any) -> BaseProcess:

@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import httpx
 
-from app import valkey
-from app.child import Child
-from app.valkey import free_port
-from worker.queue import NICENESS
+from app.processes import valkey
+from app.processes.child import Child
+from app.processes.valkey import find_free_port
+from worker.tasks import NICENESS
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def running_valkey(folder: Path) -> Iterator[tuple[Child, str]]:
 class Process:
     """``digits …``, or another module with a command line, with its output in a file."""
 
-    def __init__(self, folder: Path, *arguments: str, module: str = "app.cli", **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, module: str = "app", **environment: str) -> None:
         self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
         with self.log.open("w") as log:
@@ -89,7 +89,7 @@ class Process:
 
 
 @contextmanager
-def running(folder: Path, *arguments: str, module: str = "app.cli", **environment: str) -> Iterator[Process]:
+def running(folder: Path, *arguments: str, module: str = "app", **environment: str) -> Iterator[Process]:
     """``digits …``, ended afterwards."""
     process = Process(folder, *arguments, module=module, **environment)
     try:
@@ -99,10 +99,10 @@ def running(folder: Path, *arguments: str, module: str = "app.cli", **environmen
 
 
 @contextmanager
-def running_api(folder: Path, module: str = "app.cli", **environment: str) -> Iterator[httpx.Client]:
+def running_api(folder: Path, module: str = "app", **environment: str) -> Iterator[httpx.Client]:
     """``digits serve``, in one process unless told otherwise, on a free port, and a client for it."""
-    port = free_port()
-    environment = {"DIGITS_WORKERS": "1", "DIGITS_PORT": str(port), **environment}
+    port = find_free_port()
+    environment = {"DIGITS_API_PROCESSES": "1", "DIGITS_PORT": str(port), **environment}
     with (
         running(folder, "serve", module=module, **environment) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from models import checkpoint
+from models import publishing
 from models.archs import ARCHS
+from models.manifest import Manifest, Origin
 
 
-def origin(arch: str = "dcgan", **changes: Any) -> checkpoint.Origin:
+def origin(arch: str = "dcgan", **changes: Any) -> Origin:
     facts: dict[str, Any] = {
         "arch": arch,
         "latent_shape": ARCHS[arch].latent_shape,
@@ -27,17 +28,17 @@ def origin(arch: str = "dcgan", **changes: Any) -> checkpoint.Origin:
         "created_at": datetime.now(UTC),
         "command": "none",
     }
-    return checkpoint.Origin(**{**facts, **changes})
+    return Origin(**{**facts, **changes})
 
 
 def publish(
     model_dir: Path, arch: str = "dcgan", *, weights_seed: int = 0, scratch: Path | None = None, **changes: Any
-) -> checkpoint.Manifest:
+) -> Manifest:
     """A version of untrained networks; its folder is ``<model_dir>/<arch>/<manifest.version>``."""
     with torch.random.fork_rng():
         torch.manual_seed(weights_seed)
         G, D = ARCHS[arch].generator(), ARCHS[arch].discriminator(True)
-    return checkpoint.publish(
+    return publishing.publish(
         model_dir,
         origin(arch, **changes),
         generator=G.state_dict(),

@@ -20,7 +20,7 @@ TrainStep = Callable[[int, Tensor], Tensor]
 _WARM_UP = 3  # steps of each phase that are taken before one is recorded: torch asks for some
 
 
-class Recorded:
+class RecordedStep:
     """Does what ``step`` does, step by step in the order of their numbers, each batch of one shape.
 
     The figures that it returns are overwritten by a later call.
@@ -37,18 +37,18 @@ class Recorded:
     def __call__(self, number: int, real: Tensor) -> Tensor:
         self.calls += 1
         if self.calls <= _WARM_UP * self.phases:
-            return self._aside(number, real)
+            return self._run_aside(number, real)
         if self.real is None:
             self.real = torch.empty_like(real)
         self.real.copy_(real)
         phase = number % self.phases
         if phase not in self.graphs:
-            self.graphs[phase] = self._recorded(phase, self.real)
+            self.graphs[phase] = self._record(phase, self.real)
         graph, figures = self.graphs[phase]
         graph.replay()
         return figures
 
-    def _aside(self, number: int, real: Tensor) -> Tensor:
+    def _run_aside(self, number: int, real: Tensor) -> Tensor:
         """A step on a stream of its own, as a warm-up has to be."""
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side), warnings.catch_warnings():
@@ -57,7 +57,7 @@ class Recorded:
         torch.cuda.current_stream().wait_stream(self.side)
         return figures
 
-    def _recorded(self, phase: int, real: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    def _record(self, phase: int, real: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             figures = self.step(phase, real)

@@ -31,6 +31,7 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ConnectionError, TimeoutError
 
 from models import seeds
+from worker.connections import BLOCK_SECONDS
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,6 @@ WAKE_SECONDS = 30  # a queued job whose wake-up is older may get another
 KEPT_SECONDS = 30 * 24 * 3600  # of an ended job
 IDEMPOTENCY_SECONDS = 24 * 3600  # for how long a key names the job it made
 MAX_EVENTS = 1_000  # the newest of a job
-FOLLOW_SECONDS = 10.0  # that Redis is asked to wait for the next event
 ENDED = "ended"  # the kind of a job's last event
 
 
@@ -67,7 +67,7 @@ class Standing(StrEnum):
 
 
 class KeyReusedError(Exception):
-    """An Idempotency-Key came again with another body."""
+    """An Idempotency-Key came again with another body. Use a new key."""
 
 
 class TrainRequest(BaseModel):
@@ -181,7 +181,7 @@ class JobStore:
             "arch": request.arch,
             "recipe": request.recipe,
             "epochs": request.epochs or RECIPES[request.recipe][request.arch].epochs,
-            "seed": seeds.fresh() if request.seed is None else request.seed,
+            "seed": seeds.make_fresh() if request.seed is None else request.seed,
             "measure_every": request.measure_every,
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
@@ -280,7 +280,7 @@ async def follow(redis: AsyncRedis, job_id: str, after: str) -> AsyncIterator[Ev
     name = _EVENTS + job_id
     while True:
         try:
-            streams: Any = await redis.xread({name: after}, block=int(FOLLOW_SECONDS * 1000))
+            streams: Any = await redis.xread({name: after}, block=int(BLOCK_SECONDS * 1000))
             newest: Any = [] if streams else await redis.xrevrange(name, count=1)
         except (ConnectionError, TimeoutError) as error:
             logger.warning("cannot follow job %s: %s", job_id, error)

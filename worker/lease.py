@@ -29,7 +29,11 @@ STUCK_SECONDS = 60.0  # a run that has not stopped so long after it was told to 
 
 
 class NotHeldError(Exception):
-    """The job is another worker's now: nothing more may be written for it."""
+    """The job is another worker's now. Write nothing more for it."""
+
+
+class StoppedError(Exception):
+    """The run was told to stop: the job was canceled, or the worker is about to end."""
 
 
 class Lease:

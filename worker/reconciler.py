@@ -1,40 +1,43 @@
 """Looks after jobs whose worker or whose wake-up was lost, in the API and in every worker.
 
-They share a lock in Redis, so that one of them looks every ``RECONCILE_SECONDS``.
+The reconcilers share a lock in Redis, so that one of them looks every ``RECONCILE_SECONDS``.
 """
 
 import logging
 import threading
+from pathlib import Path
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from worker import jobs, saved
-from worker.queue import Publisher, connect
-from worker.settings import Settings
+from worker.broker import Publisher
+from worker.connections import connect
 
 logger = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """A thread that looks now and then every ``RECONCILE_SECONDS``, until it is closed."""
+    """Looks when it is started and every ``RECONCILE_SECONDS`` after that, in a thread, until it is closed."""
 
-    def __init__(self, redis_url: str, settings: Settings) -> None:
+    def __init__(self, redis_url: str, model_dir: Path) -> None:
         self._store, self._publisher = jobs.JobStore(connect(redis_url)), Publisher(redis_url)
-        self._model_dir = settings.model_dir
+        self._model_dir = model_dir
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="reconciler")
+        self._thread = threading.Thread(target=self._work, daemon=True, name="reconciler")
+
+    def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
         self._closed.set()
         self._publisher.close()
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         at_once = True
         while not self._closed.is_set():
             try:
-                for job_id in self._store.reconcile(self._publisher.waiting(), at_once=at_once):
+                for job_id in self._store.reconcile(self._publisher.count_waiting(), at_once=at_once):
                     logger.info("job %s is queued without a wake-up: it gets one", job_id)
                     self._publisher.wake(job_id)
                 at_once = False

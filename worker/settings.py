@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Literal
 
+import platformdirs
 from pydantic import SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import ConnectionPool
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # of every process
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[1]  # of a checkout, or site-packages
+
+# Where jobs, versions and reports are kept unless the environment says otherwise.
+STATE_DIR = _ROOT / "var" if (_ROOT / "pyproject.toml").is_file() else platformdirs.user_data_path("digits")
 
 
 class Settings(BaseSettings):
@@ -18,10 +22,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DIGITS_", env_ignore_empty=True, frozen=True)
 
     redis_url: SecretStr | None = None  # unset: `digits up` starts a Valkey of its own
-    model_dir: Path = Path("var/models")
-    state_dir: Path = Path("var")
-    data_dir: Path = _ROOT / "data" / "mnist"
+    model_dir: Path = STATE_DIR / "models"
+    state_dir: Path = STATE_DIR
+    data_dir: Path = _ROOT / "models" / "data" / "mnist"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def require_redis(self) -> str:
+        """The URL, password included, for those who have no work without one."""
+        assert self.redis_url is not None
+        return self.redis_url.get_secret_value()
 
     @field_validator("redis_url")
     @classmethod

@@ -5,14 +5,14 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from app.dependencies import GeneratorsDep, ResourcesDep
-from app.errors import Unavailable
+from app.errors import UnavailableError
 from models.archs import ARCHS
 
 router = APIRouter(tags=["health"])
 
 
 class Readiness(BaseModel):
-    """Ready means that every architecture can be drawn from; Redis is told, not asked for."""
+    """Ready means that every architecture can be drawn from, whether Redis answers or not."""
 
     ready: bool
     generators: dict[str, int]  # loaded versions of each architecture
@@ -28,13 +28,13 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: Response) -> Readiness:
     """Whether ``/generate`` can answer for every architecture, and how the parts are."""
-    counts = {arch: sum(1 for e in generators.entries if e.arch == arch and e.generator) for arch in ARCHS}
+    counts = {arch: sum(1 for e in generators.entries if e.arch == arch and e.loaded) for arch in ARCHS}
     redis = "not configured"
-    if resources.training:
+    if resources.job_queue:
         try:
-            await resources.training.ask(resources.training.jobs.ping)
+            await resources.job_queue.ask(resources.job_queue.jobs.ping)
             redis = "ok"
-        except (RedisError, Unavailable):
+        except (RedisError, UnavailableError):
             redis = "away"
     ready = all(counts.values())
     if not ready:

@@ -4,53 +4,51 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from kombu.exceptions import OperationalError
 
-from app.dependencies import TrainingDep, json_body
-from app.errors import Conflict, Unavailable, Unknown, Unprocessable
-from worker.jobs import ENDED, Job, JobState, KeyReusedError, TrainRequest, follow
+from app.dependencies import JobQueueDep
+from app.errors import ConflictError, NotFoundError, UnavailableError
+from app.routes.classes import JsonRoute
+from worker.jobs import ENDED, Job, JobState, TrainRequest, follow
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 1_000
 
-router = APIRouter(tags=["train"])
+router = APIRouter(tags=["train"], route_class=JsonRoute)
 
 
-@router.post("/train", status_code=status.HTTP_202_ACCEPTED, dependencies=[Depends(json_body)])
+@router.post("/train", status_code=status.HTTP_202_ACCEPTED)
 async def train(
     request: TrainRequest,
-    training: TrainingDep,
+    queue: JobQueueDep,
     response: Response,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Job:
     """Queue a training job. The same ``Idempotency-Key`` and body give the same job for a day."""
-    try:
-        job, new = await training.ask(training.jobs.create, request, idempotency_key)
-    except KeyReusedError:
-        raise Unprocessable("this key came before with another body; use a new key", field="Idempotency-Key") from None
+    job, new = await queue.ask(queue.jobs.create, request, idempotency_key)
     if new:
         try:
-            await training.ask(training.publisher.wake, job.id)
-        except (OperationalError, Unavailable) as error:  # the job is recorded: the reconciler will
+            await queue.ask(queue.publisher.wake, job.id)
+        except (OperationalError, UnavailableError) as error:  # the job is recorded: the reconciler will
             logger.warning("job %s is queued, but no worker could be told: %s", job.id, error)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 
 
 @router.get("/jobs")
-async def list_jobs(training: TrainingDep, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100) -> list[Job]:
+async def list_jobs(queue: JobQueueDep, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100) -> list[Job]:
     """The newest jobs, newest first. Jobs that have ended are kept for 30 days."""
-    return await training.ask(training.jobs.newest, limit)
+    return await queue.ask(queue.jobs.newest, limit)
 
 
-async def _job(job_id: str, training: TrainingDep) -> Job:
-    return _known(await training.ask(training.jobs.get, job_id), job_id)
+async def _get_job(job_id: str, queue: JobQueueDep) -> Job:
+    return _require_known(await queue.ask(queue.jobs.get, job_id), job_id)
 
 
-JobDep = Annotated[Job, Depends(_job)]
+JobDep = Annotated[Job, Depends(_get_job)]
 
 
 @router.get("/jobs/{job_id}")
@@ -60,32 +58,38 @@ async def get_job(job: JobDep) -> Job:
 
 
 @router.delete("/jobs/{job_id}", responses={202: {"model": Job, "description": "asked to stop"}})
-async def cancel_job(job_id: str, training: TrainingDep, response: Response) -> Job:
+async def cancel_job(job_id: str, queue: JobQueueDep, response: Response) -> Job:
     """Cancel: at once (200) when queued; a running job is asked to stop (202)."""
-    job = _known(await training.ask(training.jobs.cancel, job_id), job_id)
+    job = _require_known(await queue.ask(queue.jobs.cancel, job_id), job_id)
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
-        raise Conflict(f"the job has {job.state.value} already")
+        raise ConflictError(f"the job has {job.state.value} already")
     if job.state is not JobState.CANCELED:
         response.status_code = status.HTTP_202_ACCEPTED
     return job
 
 
-async def _start(
+async def _find_start(
     job: JobDep,
-    training: TrainingDep,
+    queue: JobQueueDep,
+    response: Response,
     last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}(-\d{1,19})?$")] = None,
-) -> str:
-    """The id of the event after which a stream begins; a client that has seen the last one is to stay away."""
+) -> str | None:
+    """The id of the event after which a stream begins; None, and 204, for a client that has seen the last one."""
     if last_event_id is None:
         return "0"
-    if await training.ask(training.jobs.last_event, job.id) == (last_event_id, ENDED):
-        raise HTTPException(status.HTTP_204_NO_CONTENT)
+    if await queue.ask(queue.jobs.last_event, job.id) == (last_event_id, ENDED):
+        response.status_code = status.HTTP_204_NO_CONTENT
+        return None
     return last_event_id
 
 
-@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=EventSourceResponse,
+    responses={204: {"description": "the client has seen the last event"}},
+)
 async def job_events(
-    job_id: str, training: TrainingDep, start: Annotated[str, Depends(_start)]
+    job_id: str, queue: JobQueueDep, start: Annotated[str | None, Depends(_find_start)]
 ) -> AsyncIterator[ServerSentEvent]:
     """What happens to a job, as server-sent events, from its first one or after ``Last-Event-ID``.
 
@@ -93,12 +97,14 @@ async def job_events(
     after which the stream closes; the newest 1,000 are kept. A client that comes again after the
     last one is answered with 204, on which browsers stop.
     """
-    async for event in follow(training.events, job_id, start):
+    if start is None:
+        return
+    async for event in follow(queue.events, job_id, start):
         if event:
             yield ServerSentEvent(id=event.id, event=event.kind, data=event.data)
 
 
-def _known(job: Job | None, job_id: str) -> Job:
+def _require_known(job: Job | None, job_id: str) -> Job:
     if job is None:
-        raise Unknown(f"there is no job {job_id}", field="job_id")
+        raise NotFoundError(f"there is no job {job_id}", field="job_id")
     return job

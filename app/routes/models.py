@@ -1,28 +1,27 @@
 """``/models``: what is loaded, from where, and what was rejected and why."""
 
 from datetime import datetime
-from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
 from app.dependencies import GeneratorsDep
-from app.errors import Unknown
-from app.generators import Entry, Generators
+from app.errors import NotFoundError
+from app.generators import Entry, Source, State
 from models.archs import ARCHS
-from models.checkpoint import Manifest
+from models.manifest import Manifest
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 
 class Version(BaseModel):
-    """A version folder; the facts of training stand only where it could be loaded."""
+    """A version's folder; the facts of training stand only where it could be loaded."""
 
     arch: str
     version: int
-    state: Literal["loaded", "rejected"]
+    state: State
     reason: str | None = None  # why it is rejected, or what happened to its files since it was loaded
-    source: Literal["shipped", "trained"]
+    source: Source
     default: bool  # answers when a request names no version
     recipe: str | None = None
     epochs: int | None = None
@@ -40,50 +39,43 @@ class VersionDetail(Version):
 @router.get("")
 async def list_models(generators: GeneratorsDep) -> list[Version]:
     """Every version of every architecture."""
-    return [Version.model_validate(_facts(entry, generators)) for entry in generators.entries]
+    return [Version.model_validate(_list_facts(entry)) for entry in generators.entries]
 
 
 @router.get("/{arch}")
 async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
     """Every version of one architecture."""
-    if arch not in ARCHS:
-        raise Unknown(f"there is no architecture {arch}", field="arch", bound=list(ARCHS))
+    _require_arch(arch)
     return [version for version in await list_models(generators) if version.arch == arch]
 
 
 @router.get("/{arch}/{version}")
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
     """One version with its manifest; ``latest`` names the newest that is loaded."""
-    if arch in ARCHS and version == "latest":
-        version = str(generators.get(arch, version).manifest.version)
-    entry = _entry(arch, version, generators)
-    if entry is None:
-        await generators.look_again()  # it may be a moment old
-        entry = _entry(arch, version, generators)
-    if entry is None:
-        raise Unknown(f"there is no version {version} of {arch}", field="version")
-    manifest = entry.generator.manifest if entry.generator else None
-    return VersionDetail.model_validate({**_facts(entry, generators), "manifest": manifest})
+    _require_arch(arch)
+    entry = await generators.find(generators.get_entry, arch, version)
+    manifest = entry.loaded.manifest if entry.loaded else None
+    return VersionDetail.model_validate({**_list_facts(entry), "manifest": manifest})
 
 
-def _entry(arch: str, version: str, generators: Generators) -> Entry | None:
-    return next((e for e in generators.entries if (e.arch, str(e.version)) == (arch, version)), None)
+def _require_arch(arch: str) -> None:
+    if arch not in ARCHS:
+        raise NotFoundError(f"there is no architecture {arch}", field="arch", bound=list(ARCHS))
 
 
-def _facts(entry: Entry, generators: Generators) -> dict[str, object]:
+def _list_facts(entry: Entry) -> dict[str, object]:
     facts: dict[str, object] = {
         "arch": entry.arch,
         "version": entry.version,
-        "state": "loaded" if entry.generator else "rejected",
+        "state": entry.state,
         "reason": entry.problem,
-        "source": "shipped" if entry.shipped else "trained",
-        "default": False,
+        "source": entry.source,
+        "default": entry.is_default,
     }
-    if entry.generator:
-        manifest = entry.generator.manifest
+    if entry.loaded:
+        manifest = entry.loaded.manifest
         facts |= {
-            "default": generators.get(entry.arch) is entry.generator,
-            "recipe": str(manifest.recipe.get("name")),
+            "recipe": manifest.recipe_name,
             "epochs": manifest.epochs,
             "created_at": manifest.created_at,
             "metrics": manifest.metrics,

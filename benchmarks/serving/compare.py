@@ -36,7 +36,7 @@ import psutil
 import torch
 from PIL import Image
 
-from app.valkey import free_port
+from app.processes.valkey import find_free_port
 from models import classifier
 
 HERE = Path(__file__).parent
@@ -55,7 +55,7 @@ class Contender:
 
 
 CONTENDERS = (
-    Contender("digits", f"{sys.executable} -m app.cli serve --port {{port}}", "/generate?arch=dcgan&n={n}", cwd=ROOT),
+    Contender("digits", f"{sys.executable} -m app serve --port {{port}}", "/generate?arch=dcgan&n={n}", cwd=ROOT),
     Contender("FastAPI", "{python} peer_fastapi.py {port}"),
     Contender("LitServe", "{python} peer_litserve.py {port}", "/generate", '{{"n": {n}}}'),
     Contender("BentoML", "{bin}/bentoml serve peer_bentoml_plain:Digits --port {port}", "/generate", '{{"n": {n}}}'),
@@ -84,7 +84,7 @@ def side(n: int, scale: int = 1) -> int:
 @contextlib.contextmanager
 def started(contender: Contender, peers: Path) -> Iterator[tuple[psutil.Process, str]]:
     """The contender's process and its address, once it answers; ended afterwards with all it has started."""
-    port = free_port()
+    port = find_free_port()
     command = contender.command.format(python=peers / "bin" / "python", bin=peers / "bin", port=port)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")},

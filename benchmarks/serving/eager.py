@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models import checkpoint, sampling
+from models import sampling, versions
 
-MANIFEST, _ = checkpoint.read_generator(checkpoint.PRETRAINED / "dcgan" / "1")
+MANIFEST, _ = versions.read_generator(versions.PRETRAINED / "dcgan" / "1")
 
 
 def generator() -> nn.Module:
-    return checkpoint.read_generator(checkpoint.PRETRAINED / "dcgan" / "1")[1]
+    return versions.read_generator(versions.PRETRAINED / "dcgan" / "1")[1]
 
 
 @torch.inference_mode()

@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 from compare import ROOT, Contender, Memory, load
 
-from app.valkey import free_port
+from app.processes.valkey import find_free_port
 
 PROBE_SECONDS = 0.1
 SERVICE = Contender("digits", "", "/generate?arch=dcgan&n={n}")
@@ -38,7 +38,7 @@ SERVICE = Contender("digits", "", "/generate?arch=dcgan&n={n}")
 def running() -> Iterator[tuple[str, psutil.Process]]:
     """The address of `digits up`, and the process that looks after the API's."""
     with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
+        port = find_free_port()
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")},
             "DIGITS_PORT": str(port),
@@ -47,7 +47,7 @@ def running() -> Iterator[tuple[str, psutil.Process]]:
         }
         with Path(folder, "log").open("w") as log:
             up = subprocess.Popen(
-                [sys.executable, "-m", "app.cli", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                [sys.executable, "-m", "app", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log
             )
         url = f"http://127.0.0.1:{port}"
         try:

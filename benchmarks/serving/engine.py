@@ -26,10 +26,10 @@ import torch
 from compare import CONTENDERS, load, started
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.generators import Generator, Generators
-from app.routes.generate import Order, _encode
-from app.serving import _keep_freed_memory
-from models import checkpoint, sampling
+from app.generators import Generators, LoadedVersion
+from app.processes.serving import keep_freed_memory
+from app.rendering import make_encoder
+from models import sampling, versions
 from models.archs import ARCHS
 from models.inference import BATCH
 
@@ -63,7 +63,7 @@ def product_speeds(rounds: int, size: int = 1024) -> dict[str, float]:
     return {name: 2 * size**3 / seconds_of(call, rounds) / 1e9 for name, call in calls.items()}
 
 
-def generator_of(arch: str) -> Generator:
+def load_version(arch: str) -> LoadedVersion:
     generators = Generators(Path("/nowhere"), torch.device("cpu"))
     generators.refresh()
     return generators.get(arch)
@@ -78,16 +78,17 @@ def draw_and_encode(
     seconds: float, ready: "multiprocessing.synchronize.Barrier", counts: "multiprocessing.Queue[int]"
 ) -> None:
     """As a thread of the engine does for requests of 16: passes of two of them, an encoded answer for each."""
-    _keep_freed_memory()
+    keep_freed_memory()
     torch.set_num_threads(1)
-    generator, order = generator_of("dcgan"), Order(arch="dcgan", n=N)
+    version = load_version("dcgan")
     requests = 0
     ready.wait()
     began = time.perf_counter()
     for seed in itertools.count(step=BATCH):
-        images = generator.images(range(seed, seed + BATCH)).numpy()
+        images = version.draw(range(seed, seed + BATCH))
         for start in range(0, BATCH, N):
-            _encode("image/png", order, generator, seed + start, images[start : start + N])
+            seeds = range(seed + start, seed + start + N)
+            make_encoder("image/png", version.manifest, seeds)(images[start : start + N])
             requests += 1
         if time.perf_counter() - began > seconds:
             break
@@ -121,19 +122,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement of requests")
     arguments = parser.parse_args()
-    _keep_freed_memory()
+    keep_freed_memory()
     torch.set_num_threads(1)
     peaks = product_speeds(arguments.rounds)
     print("GFLOP/s of a product: " + ", ".join(f"{name} {speed:.0f}" for name, speed in peaks.items()))
     header = "".join(f"{'% of ' + name:>13}" for name in peaks)
     print(f"{'arch':8}{'n':>5}{'pass µs':>10}{'network µs':>12}{'GFLOP/s':>10}{header}")
     for arch, n in itertools.product(ARCHS, (1, 4, 16, BATCH)):
-        generator = generator_of(arch)
-        G = checkpoint.read_generator(checkpoint.PRETRAINED / arch / "1")[1]
-        z = sampling.latents(range(n), generator.manifest.latent_shape, generator.manifest.latents)
+        version = load_version(arch)
+        G = versions.read_generator(versions.PRETRAINED / arch / "1")[1]
+        z = sampling.make_latents(range(n), version.manifest.latent_shape, version.manifest.latents)
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             G(z)
-        ours = seconds_of(partial(generator.inference, z), arguments.rounds)
+        ours = seconds_of(partial(version.inference, z), arguments.rounds)
         network = seconds_of(partial(draw_plainly, G, z), arguments.rounds)
         speed = counter.get_total_flops() / ours / 1e9
         shares = "".join(f"{100 * speed / peak:13.0f}" for peak in peaks.values())

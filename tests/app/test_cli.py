@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import checkpoint
+from models import versions
 from models.archs import ARCHS
+from models.manifest import GENERATOR
 from tests.processes import eventually, running
 from tests.versions import publish
 
@@ -22,7 +23,7 @@ from tests.versions import publish
 def digits(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     return subprocess.run(
-        [sys.executable, "-m", "app.cli", *arguments],
+        [sys.executable, "-m", "app", *arguments],
         env={**inherited, "DIGITS_MODEL_DIR": str(folder / "models"), "COLUMNS": "160", **environment},
         capture_output=True,
         text=True,
@@ -101,12 +102,12 @@ def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
     assert "epoch 2/2" in result.stderr
     (version,) = (
-        number for arch, number in checkpoint.folders(tmp_path / "models") if arch == "vanilla" and number > 1
+        number for arch, number in versions.find_folders(tmp_path / "models") if arch == "vanilla" and number > 1
     )
-    manifest, _ = checkpoint.read_generator(tmp_path / "models" / "vanilla" / str(version))
+    manifest, _ = versions.read_generator(tmp_path / "models" / "vanilla" / str(version))
     assert manifest.epochs == 2
     assert f"published vanilla version {version} after 2 epochs" in result.stdout
-    history = checkpoint.read_history(tmp_path / "models" / "vanilla" / str(version))
+    history = versions.read_history(tmp_path / "models" / "vanilla" / str(version))
     first, last = (epoch["metrics"] for epoch in history)
     assert first["fid"] != last["fid"]
     assert last == manifest.metrics
@@ -125,13 +126,13 @@ def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> 
     digits(tmp_path, "samples", "--arch", "vanilla", "--version", str(version), "--epoch", "2", "-o", str(output))
     with Image.open(output) as picture:
         grid = np.asarray(picture)
-    samples = checkpoint.read_samples(tmp_path / "models" / "vanilla" / str(version))
+    samples = versions.read_samples(tmp_path / "models" / "vanilla" / str(version))
     assert (grid[:28, 30:58] == samples[1, 1].numpy()).all()
 
 
 def test_a_rejected_version_is_listed_with_the_reason(tmp_path: Path) -> None:
     version = publish(tmp_path / "models").version
-    (tmp_path / "models" / "dcgan" / str(version) / checkpoint.GENERATOR).write_bytes(b"")
+    (tmp_path / "models" / "dcgan" / str(version) / GENERATOR).write_bytes(b"")
     assert "rejected: generator.safetensors has 0 bytes" in digits(tmp_path, "models").stdout
 
 
@@ -151,7 +152,7 @@ def test_a_signal_after_an_epoch_leaves_a_valid_version(tmp_path: Path) -> None:
         assert process.end(signal.SIGINT) == 0, process.output
         assert "stopping after this step" in process.output
     (folder,) = (models / "vanilla").iterdir()
-    manifest, _ = checkpoint.read_generator(folder)
+    manifest, _ = versions.read_generator(folder)
     assert 1 <= manifest.epochs < 100
     assert manifest.recipe["epochs"] == 100
 

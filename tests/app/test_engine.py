@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from app import engine as engine_module
-from app.engine import Engine
-from app.errors import Busy
+from app.engine import Engine, EngineBusyError
 from app.generators import Generators
 from app.rendering import Images
 from models.archs import ARCHS
@@ -29,13 +28,13 @@ class Scripted:
         self.may_draw = threading.Event()
         self.drawing = threading.Event()
 
-    def images(self, seeds: Sequence[int]) -> torch.Tensor:
+    def draw(self, seeds: Sequence[int]) -> Images:
         self.passes.append(list(seeds))
         self.drawing.set()
         assert self.may_draw.wait(60)
         if 13 in seeds:
             raise RuntimeError("unlucky")
-        return torch.tensor(seeds, dtype=torch.uint8).view(-1, 1, 1).expand(-1, 28, 28)
+        return np.broadcast_to(np.array(seeds, np.uint8)[:, None, None], (len(seeds), 28, 28))
 
 
 def seeds_of(images: Images) -> bytes:
@@ -45,6 +44,7 @@ def seeds_of(images: Images) -> bytes:
 @asynccontextmanager
 async def running(threads: int = 1, wait_seconds: float = 0.0) -> AsyncIterator[Engine]:
     engine = Engine(threads, wait_seconds)
+    engine.start()
     try:
         yield engine
     finally:
@@ -55,7 +55,7 @@ async def running(threads: int = 1, wait_seconds: float = 0.0) -> AsyncIterator[
 async def held(generator: Any, threads: int = 1) -> AsyncIterator[tuple[Engine, asyncio.Future[bytes]]]:
     """An engine whose thread is drawing seed 200 until the generator may."""
     async with running(threads) as engine:
-        first = engine.submit(generator, 200, 1, seeds_of)
+        first = engine.submit(generator, [200], seeds_of)
         await asyncio.to_thread(generator.drawing.wait, 60)
         try:
             yield engine, first
@@ -68,7 +68,9 @@ def test_bytes_in_a_crowd_are_those_alone(threads: int, tmp_path: Path) -> None:
     generators = Generators(tmp_path, torch.device("cpu"))
     generators.refresh()
     orders = [
-        (generators.get(arch), seed, n) for arch in ARCHS for seed, n in ((0, 1), (7, 3), (9, 16), (2, 33), (1, 70))
+        (generators.get(arch), range(seed, seed + n))
+        for arch in ARCHS
+        for seed, n in ((0, 1), (7, 3), (9, 16), (2, 33), (1, 70))
     ]
 
     async def ask() -> None:
@@ -94,8 +96,8 @@ def test_requests_share_passes_and_large_ones_let_small_ones_by() -> None:
         generator: Any = Scripted()
         async with held(generator) as (engine, first):
             answered: list[str] = []
-            large = engine.submit(generator, 20, 3 * BATCH, seeds_of)
-            small = [engine.submit(generator, 150 + index, 1, seeds_of) for index in range(8)]
+            large = engine.submit(generator, range(20, 20 + 3 * BATCH), seeds_of)
+            small = [engine.submit(generator, [150 + index], seeds_of) for index in range(8)]
             large.add_done_callback(lambda _: answered.append("large"))
             for future in small:
                 future.add_done_callback(lambda _: answered.append("small"))
@@ -123,9 +125,9 @@ def test_generators_take_turns() -> None:
         async with held(one) as (engine, _):
             order: list[str] = []
             for name, generator in (("one", one), ("one", one), ("other", other)):
-                engine.submit(generator, 20, BATCH, seeds_of).add_done_callback(partial(_note, order, name))
+                engine.submit(generator, range(20, 20 + BATCH), seeds_of).add_done_callback(partial(_note, order, name))
             one.may_draw.set()
-            await engine.submit(one, 0, 1, seeds_of)
+            await engine.submit(one, [0], seeds_of)
         assert order == ["one", "other", "one"]
 
     asyncio.run(ask())
@@ -136,18 +138,18 @@ def test_too_much_is_refused_with_the_time_that_what_waits_will_take(monkeypatch
         monkeypatch.setattr(engine_module, "FIRST_GUESS_SECONDS", 0.001)
         generator: Any = Scripted()
         async with held(generator, threads=2) as (engine, _):
-            second = engine.submit(generator, 201, 1, seeds_of)
+            second = engine.submit(generator, [201], seeds_of)
             while len(generator.passes) < 2:  # both threads are busy
                 await asyncio.sleep(0.01)
-            accepted = [engine.submit(generator, 0, 1024, lambda _: b"") for _ in range(63)]
-            with pytest.raises(Busy) as refused:
-                engine.submit(generator, 0, 1024, seeds_of)
-            assert refused.value.headers == {"Retry-After": "33"}  # 64,514 images of 1 ms, two at a time
+            accepted = [engine.submit(generator, range(1024), lambda _: b"") for _ in range(63)]
+            with pytest.raises(EngineBusyError) as refused:
+                engine.submit(generator, range(1024), seeds_of)
+            assert refused.value.retry_seconds == 33  # 64,514 images of 1 ms, two at a time
             for future in accepted:
                 future.cancel()
             generator.may_draw.set()
             await second
-            assert await engine.submit(generator, 5, 1, seeds_of) == bytes([5])
+            assert await engine.submit(generator, [5], seeds_of) == bytes([5])
         assert [len(seeds) for seeds in generator.passes] == [1, 1, 1]  # nothing of what was canceled
 
     asyncio.run(ask())
@@ -158,13 +160,13 @@ def test_so_are_too_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(engine_module, "MAX_REQUESTS", 3)
         generator: Any = Scripted()
         async with held(generator) as (engine, _):
-            two = [engine.submit(generator, seed, 1, seeds_of) for seed in (1, 2)]
-            with pytest.raises(Busy) as refused:
-                engine.submit(generator, 3, 1, seeds_of)
-            assert refused.value.headers == {"Retry-After": "1"}
+            two = [engine.submit(generator, [seed], seeds_of) for seed in (1, 2)]
+            with pytest.raises(EngineBusyError) as refused:
+                engine.submit(generator, [3], seeds_of)
+            assert refused.value.retry_seconds == 1
             generator.may_draw.set()
             assert await asyncio.gather(*two) == [bytes([1]), bytes([2])]
-            await asyncio.gather(*(engine.submit(generator, seed, 1, seeds_of) for seed in (1, 2)))  # there is room
+            await asyncio.gather(*(engine.submit(generator, [seed], seeds_of) for seed in (1, 2)))  # there is room
 
     asyncio.run(ask())
 
@@ -173,11 +175,11 @@ def test_what_is_canceled_half_way_is_not_drawn_to_its_end() -> None:
     async def ask() -> None:
         generator: Any = Scripted()
         async with running() as engine:
-            large = engine.submit(generator, 0, 4 * BATCH, seeds_of)
+            large = engine.submit(generator, range(4 * BATCH), seeds_of)
             await asyncio.to_thread(generator.drawing.wait, 60)
             large.cancel()
             generator.may_draw.set()
-            assert await engine.submit(generator, 200, 1, seeds_of) == bytes([200])
+            assert await engine.submit(generator, [200], seeds_of) == bytes([200])
         assert [len(seeds) for seeds in generator.passes] == [BATCH, 1]
 
     asyncio.run(ask())
@@ -192,9 +194,9 @@ def test_errors_reach_those_whom_they_concern_alone() -> None:
         generator.may_draw.set()
         async with running() as engine:
             for _ in range(3):
-                unlucky = engine.submit(generator, 0, 3 * BATCH, seeds_of)  # image 13 of the first pass
-                impossible = engine.submit(generator, 100, 1, cannot)
-                fine = engine.submit(generator, 101, 1, seeds_of)
+                unlucky = engine.submit(generator, range(3 * BATCH), seeds_of)  # image 13 of the first pass
+                impossible = engine.submit(generator, [100], cannot)
+                fine = engine.submit(generator, [101], seeds_of)
                 results = await asyncio.gather(unlucky, impossible, fine, return_exceptions=True)
                 assert isinstance(results[0], RuntimeError)
                 assert isinstance(results[1], ValueError)
@@ -208,13 +210,25 @@ def test_closing_cancels_what_waits() -> None:
     async def ask() -> None:
         generator: Any = Scripted()
         async with held(generator) as (engine, first):
-            waiting = engine.submit(generator, 1, 1, seeds_of)
+            waiting = engine.submit(generator, [1], seeds_of)
             closing = asyncio.create_task(asyncio.to_thread(engine.close))
             while not waiting.cancelled():
                 await asyncio.sleep(0.01)
             generator.may_draw.set()
             await closing
             assert await first == bytes([200])
+
+    asyncio.run(ask())
+
+
+def test_seeds_may_come_in_any_order_and_more_than_once() -> None:
+    async def ask() -> None:
+        version: Any = Scripted()
+        version.may_draw.set()
+        async with running() as engine:
+            seeds = [*range(100, 0, -3), 7, 7, 200]
+            seeds.remove(13)
+            assert await engine.submit(version, seeds, seeds_of) == bytes(seeds)
 
     asyncio.run(ask())
 
@@ -230,7 +244,7 @@ def test_pixels_land_where_they_belong() -> None:
             return b""
 
         async with running(threads=4) as engine:
-            await asyncio.gather(*(engine.submit(generator, 20, 100, keep) for _ in range(20)))
+            await asyncio.gather(*(engine.submit(generator, range(20, 120), keep) for _ in range(20)))
         expected = np.broadcast_to(np.arange(20, 120, dtype=np.uint8)[:, None, None], (100, 28, 28))
         assert len(kept) == 20
         assert all((images == expected).all() for images in kept)

@@ -17,9 +17,8 @@ from PIL import Image
 
 from app.engine import Engine
 from app.main import create_app
-from app.routes.generate import ShortCut
+from app.processes.valkey import find_free_port
 from app.settings import ApiSettings
-from app.valkey import free_port
 from models.archs import ARCHS
 from models.seeds import MAX_SEED
 from tests.processes import eventually, running_api
@@ -183,7 +182,7 @@ def test_a_tag_that_fits_costs_no_drawing(model_dir: Path, monkeypatch: pytest.M
     query: dict[str, Any] = {"arch": "dcgan", "n": 2, "seed": 1}
 
     async def ask() -> None:
-        transport = httpx.ASGITransport(ShortCut(app))
+        transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://digits") as client,
@@ -222,8 +221,8 @@ def test_what_nobody_waits_for_is_not_drawn(model_dir: Path, monkeypatch: pytest
 
     original = Engine.submit
     monkeypatch.setattr(Engine, "submit", submit)
-    port = free_port()
-    app = ShortCut(create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu")))
+    port = find_free_port()
+    app = create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu"))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -242,34 +241,3 @@ def test_what_nobody_waits_for_is_not_drawn(model_dir: Path, monkeypatch: pytest
     finally:
         server.should_exit = True
         thread.join()
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize(
-    "query",
-    [
-        {"arch": "dcgan", "n": 4, "seed": 3},
-        {"arch": "dcgan", "n": 4, "seed": 3, "version": 1},
-        {"arch": "dcgan", "n": 4, "seed": [1, 3]},
-        {"arch": "dcgan", "n": 0},
-        {"arch": "dcgan", "n": "many"},
-        {"arch": "none"},
-        {"arch": "dcgan", "width": 3},
-        {"arch": "dcgan", "version": 99},
-        {},
-    ],
-    ids=str,
-)
-def test_the_short_cut_answers_as_the_long_way_does(method: str, query: dict[str, Any], model_dir: Path) -> None:
-    app = create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu"))
-
-    async def ask() -> None:
-        found = []
-        async with app.router.lifespan_context(app):
-            for way in (app, ShortCut(app)):
-                async with httpx.AsyncClient(transport=httpx.ASGITransport(way), base_url="http://digits") as client:
-                    answer = await client.request(method, "/generate", params=query)
-                    found.append((answer.status_code, dict(answer.headers), answer.content))
-        assert found[0] == found[1]
-
-    asyncio.run(ask())

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from app.errors import Unknown
-from app.generators import Entry, Generators
-from models import checkpoint, classifier
+from app.generators import Entry, Generators, Source, UnknownVersionError
+from models import classifier, versions
+from models.manifest import GENERATOR, MANIFEST
 from tests.processes import eventually
 from tests.versions import publish
 
@@ -27,14 +27,14 @@ def entry(generators: Generators, version: int) -> Entry:
 
 
 def test_the_shipped_versions_are_there(generators: Generators) -> None:
-    assert [(e.arch, e.version, e.shipped) for e in generators.entries] == [
-        ("dcgan", 1, True), ("vanilla", 1, True), ("wgan", 1, True),
+    assert [(e.arch, e.version, e.source, e.is_default) for e in generators.entries] == [
+        ("dcgan", 1, "shipped", True), ("vanilla", 1, "shipped", True), ("wgan", 1, "shipped", True),
     ]  # fmt: skip
 
 
 def test_a_new_version_is_found(generators: Generators, tmp_path: Path) -> None:
     version = publish(tmp_path).version
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownVersionError):
         generators.get("dcgan", str(version))
     generators.refresh()
     assert generators.get("dcgan", str(version)).manifest.version == version
@@ -47,6 +47,7 @@ def test_a_short_trial_does_not_displace_a_good_version(generators: Generators, 
     generators.refresh()
     assert generators.get("dcgan").manifest.version == good
     assert generators.get("dcgan", "latest").manifest.version == trial
+    assert [e.version for e in generators.entries if e.arch == "dcgan" and e.is_default] == [good]
 
 
 def test_a_damaged_version_is_rejected_with_the_reason_and_the_last_good_one_stays(
@@ -54,14 +55,14 @@ def test_a_damaged_version_is_rejected_with_the_reason_and_the_last_good_one_sta
 ) -> None:
     good = publish(tmp_path, epochs=500, **BEST).version
     bad = publish(tmp_path, epochs=900, **BEST).version
-    weights = tmp_path / "dcgan" / str(bad) / checkpoint.GENERATOR
+    weights = tmp_path / "dcgan" / str(bad) / GENERATOR
     whole = weights.read_bytes()
     weights.write_bytes(whole[:1000])
     generators.refresh()
-    assert entry(generators, bad).generator is None
+    assert entry(generators, bad).state == "rejected"
     assert "truncated" in (entry(generators, bad).problem or "")
     assert generators.get("dcgan").manifest.version == good
-    with pytest.raises(Unknown, match="truncated"):
+    with pytest.raises(UnknownVersionError, match="truncated"):
         generators.get("dcgan", str(bad))
 
     weights.write_bytes(whole)  # a slow copy ends
@@ -72,17 +73,17 @@ def test_a_damaged_version_is_rejected_with_the_reason_and_the_last_good_one_sta
 def test_a_version_damaged_after_it_was_loaded_still_answers(generators: Generators, tmp_path: Path) -> None:
     version = publish(tmp_path).version
     generators.refresh()
-    before = generators.get("dcgan", str(version)).draw(0, 4)
-    (tmp_path / "dcgan" / str(version) / checkpoint.GENERATOR).write_bytes(b"")
+    before = generators.get("dcgan", str(version)).draw(range(4))
+    (tmp_path / "dcgan" / str(version) / GENERATOR).write_bytes(b"")
     generators.refresh()
-    assert generators.get("dcgan", str(version)).draw(0, 4).equal(before)
+    assert (generators.get("dcgan", str(version)).draw(range(4)) == before).all()
     assert "truncated" in (entry(generators, version).problem or "")
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"schema_version": 1, "metrics": {"fid": NaN}}'])
 def test_an_odd_folder_does_not_hide_the_others(generators: Generators, tmp_path: Path, content: bytes) -> None:
     odd, good = publish(tmp_path).version, publish(tmp_path).version
-    (tmp_path / "dcgan" / str(odd) / checkpoint.MANIFEST).write_bytes(content)
+    (tmp_path / "dcgan" / str(odd) / MANIFEST).write_bytes(content)
     (tmp_path / "wgan").write_text("a file where a folder belongs")
     generators.refresh()
     assert entry(generators, odd).problem
@@ -95,12 +96,12 @@ def test_a_removed_version_is_forgotten(generators: Generators, tmp_path: Path) 
     generators.refresh()
     shutil.rmtree(tmp_path / "dcgan" / str(version))
     generators.refresh()
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownVersionError):
         generators.get("dcgan", str(version))
 
 
 def test_unchanged_versions_are_not_read_again(generators: Generators, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "read_generator", lambda folder: pytest.fail("read again"))
+    monkeypatch.setattr(versions, "read_generator", lambda folder: pytest.fail("read again"))
     generators.refresh()
 
 
@@ -123,14 +124,14 @@ def test_those_who_look_while_somebody_looks_share_one_look(
     generators: Generators, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Path] = []
-    go, lock, folders = threading.Event(), CountedLock(), checkpoint.folders
+    go, lock, folders = threading.Event(), CountedLock(), versions.find_folders
 
     def slow(model_dir: Path) -> dict[tuple[str, int], Path]:
         looks.append(model_dir)
         go.wait()
         return folders(model_dir)
 
-    monkeypatch.setattr(checkpoint, "folders", slow)
+    monkeypatch.setattr(versions, "find_folders", slow)
     monkeypatch.setattr(generators, "_looking", lock)
     first = threading.Thread(target=generators.refresh)
     first.start()
@@ -148,4 +149,4 @@ def test_those_who_look_while_somebody_looks_share_one_look(
 def test_a_directory_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
     found = Generators(tmp_path / "later", torch.device("cpu"))
     found.refresh()
-    assert all(e.shipped for e in found.entries)
+    assert all(e.source is Source.SHIPPED for e in found.entries)

@@ -10,12 +10,15 @@ from PIL import Image
 
 from app import rendering
 from app.rendering import FORMATS, GUTTER_GREY, ImpossiblePictureError, Picture
+from models.manifest import GENERATOR, FileSum, Manifest
+from tests.versions import origin
+
+MANIFEST = Manifest(**origin("wgan").model_dump(), version=2, files={GENERATOR: FileSum(bytes=1, sha256="abc")})
 
 
 def picture(n: int = 5, **changes: Any) -> Picture:
     images = np.random.default_rng(0).integers(0, 256, (n, 28, 28), np.uint8)
-    facts: dict[str, Any] = {"arch": "wgan", "version": 2, "seed": 40, "sha256": "abc", "scale": 1, "columns": None}
-    return Picture(images=images, **{**facts, **changes})
+    return Picture(images, **{"seeds": range(40, 40 + n), "manifest": MANIFEST, **changes})
 
 
 def opened(data: bytes) -> Image.Image:
@@ -37,12 +40,12 @@ def opened(data: bytes) -> Image.Image:
     ],
 )
 def test_the_size_of_a_grid(n: int, columns: int | None, scale: int, size: tuple[int, int]) -> None:
-    assert opened(rendering.png(picture(n, columns=columns, scale=scale))).size == size
+    assert opened(rendering.render_png(picture(n, columns=columns, scale=scale))).size == size
 
 
 def test_every_pixel_of_a_grid_is_where_it_belongs() -> None:
     drawn = picture(5, scale=3)
-    grid = np.asarray(opened(rendering.png(drawn)))
+    grid = np.asarray(opened(rendering.render_png(drawn)))
     seen = np.zeros(grid.shape, bool)
     for index, image in enumerate(drawn.images):
         top, left = index // 3 * 86, index % 3 * 86
@@ -53,23 +56,24 @@ def test_every_pixel_of_a_grid_is_where_it_belongs() -> None:
 
 
 def test_a_png_says_what_it_shows() -> None:
-    assert opened(rendering.png(picture())).text == {"arch": "wgan", "version": "2", "seed": "40", "sha256": "abc"}  # type: ignore[attr-defined]
+    said = opened(rendering.render_png(picture())).text  # type: ignore[attr-defined]
+    assert said == {"arch": "wgan", "version": "2", "seed": "40", "sha256": "abc"}
 
 
 def test_webp_is_lossless() -> None:
     drawn = picture()
-    webp = np.asarray(opened(rendering.webp(drawn)).convert("L"))
-    assert (webp == np.asarray(opened(rendering.png(drawn)))).all()
+    webp = np.asarray(opened(rendering.render_webp(drawn)).convert("L"))
+    assert (webp == np.asarray(opened(rendering.render_png(drawn)))).all()
 
 
 def test_a_webp_that_cannot_be_is_an_error_with_the_bound() -> None:
     with pytest.raises(ImpossiblePictureError, match="16383"):
-        rendering.webp(picture(600, columns=600))
+        rendering.render_webp(picture(600, columns=600))
 
 
 def test_a_zip_holds_one_png_an_image() -> None:
     drawn = picture()
-    with zipfile.ZipFile(io.BytesIO(rendering.zip_archive(drawn))) as archive:
+    with zipfile.ZipFile(io.BytesIO(rendering.render_zip(drawn))) as archive:
         assert archive.namelist() == [f"wgan-v2-seed{40 + i}.png" for i in range(5)]
         for index, name in enumerate(archive.namelist()):
             image = opened(archive.read(name))
@@ -79,7 +83,7 @@ def test_a_zip_holds_one_png_an_image() -> None:
 
 def test_json_holds_every_image_with_its_seed() -> None:
     drawn = picture()
-    document = json.loads(rendering.json_document(drawn))
+    document = json.loads(rendering.render_json(drawn))
     assert (document["arch"], document["version"], document["seed"]) == ("wgan", 2, 40)
     assert [item["seed"] for item in document["images"]] == [40, 41, 42, 43, 44]
     for index, item in enumerate(document["images"]):
@@ -89,3 +93,10 @@ def test_json_holds_every_image_with_its_seed() -> None:
 @pytest.mark.parametrize("media_type", FORMATS)
 def test_the_same_picture_gives_the_same_bytes(media_type: str) -> None:
     assert FORMATS[media_type](picture()) == FORMATS[media_type](picture())
+
+
+def test_every_format_names_the_seeds_that_it_was_given() -> None:
+    seeds = [7, 3, 3, 900, 12]
+    document = json.loads(rendering.render_json(picture(seeds=seeds)))
+    assert [item["seed"] for item in document["images"]] == seeds
+    assert opened(rendering.render_png(picture(seeds=seeds))).text["seed"] == "7"  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@ from pathlib import Path
 from PIL import Image
 
 from app import report
-from models import checkpoint
+from models.manifest import HISTORY
 from tests.versions import publish
 
 
@@ -11,17 +11,17 @@ def test_the_longest_run_of_each_recipe_is_shown(tmp_path: Path) -> None:
     publish(tmp_path, "wgan", recipe={"name": "book"}, epochs=3)
     longest = publish(tmp_path, "wgan", recipe={"name": "book"}, epochs=9)
     damaged = publish(tmp_path, "wgan", recipe={"name": "book"}, epochs=99)
-    (tmp_path / "wgan" / str(damaged.version) / checkpoint.HISTORY).write_text("")
-    found = report.runs(tmp_path)
-    assert [run.manifest.version for run in found if run.recipe == "book"] == [longest.version]
-    assert {(run.manifest.arch, run.manifest.version) for run in found if run.recipe == "tuned"} == {
+    (tmp_path / "wgan" / str(damaged.version) / HISTORY).write_text("")
+    found = report.find_runs(tmp_path)
+    assert [run.manifest.version for run in found if run.manifest.recipe_name == "book"] == [longest.version]
+    assert {(run.manifest.arch, run.manifest.version) for run in found if run.manifest.recipe_name == "tuned"} == {
         ("vanilla", 1), ("dcgan", 1), ("wgan", 1),
     }  # fmt: skip
 
 
 def test_the_report_of_the_shipped_versions(tmp_path: Path) -> None:
-    found = report.runs(tmp_path / "none")
-    written = report.write(found, tmp_path / "report")
+    found = report.find_runs(tmp_path / "none")
+    written = report.write_report(found, tmp_path / "report")
     assert [path.name for path in written] == ["samples.png", "learning.png", "fid.png", "metrics.md"]
     for path in written[:3]:
         with Image.open(path) as image:

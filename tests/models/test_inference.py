@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import checkpoint, inference, sampling
+from models import inference, sampling, versions
 from models.archs import ARCHS
 from models.inference import BATCH, Inference
 from tests.processes import run_in_threads
@@ -13,9 +13,9 @@ CPU = torch.device("cpu")
 
 
 def shipped(arch: str) -> tuple[Inference, Callable[[range], Tensor]]:
-    manifest, G = checkpoint.read_generator(checkpoint.PRETRAINED / arch / "1")
+    manifest, G = versions.read_generator(versions.PRETRAINED / arch / "1")
     draw = Inference(G, manifest.latent_shape, CPU)
-    return draw, lambda seeds: draw(sampling.latents(seeds, manifest.latent_shape, manifest.latents))
+    return draw, lambda seeds: draw(sampling.make_latents(seeds, manifest.latent_shape, manifest.latents))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -51,7 +51,7 @@ def test_a_shape_that_draws_otherwise_is_not_used(
 
     passes: list[int] = []
     caplog.set_level("INFO")
-    monkeypatch.setattr(inference, "_fastest", lambda *_: draws)
+    monkeypatch.setattr(inference, "_choose_fastest", lambda *_: draws)
     draw = Inference(nn.Sequential(), (3,), CPU)
     assert "passes of 2 images" in caplog.text
     passes.clear()
@@ -64,16 +64,16 @@ def test_a_network_that_cannot_be_written_as_products_draws_itself(caplog: pytes
     torch.manual_seed(0)
     G = nn.Sequential(nn.Linear(3, 784), nn.ReLU(), nn.Tanh()).eval()
     z = torch.randn(20, 3)
-    assert Inference(G, (3,), CPU)(z).equal(sampling.images(G, z))
+    assert Inference(G, (3,), CPU)(z).equal(sampling.draw(G, z))
     assert "half the speed" in caplog.text
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("arch", ARCHS)
 def test_cuda_draws_as_the_cpu_does(arch: str) -> None:
-    manifest, G = checkpoint.read_generator(checkpoint.PRETRAINED / arch / "1")
-    z = sampling.latents(range(1000), manifest.latent_shape, manifest.latents)
-    expected = sampling.images(G, z)
+    manifest, G = versions.read_generator(versions.PRETRAINED / arch / "1")
+    z = sampling.make_latents(range(1000), manifest.latent_shape, manifest.latents)
+    expected = sampling.draw(G, z)
     draw = Inference(G, manifest.latent_shape, torch.device("cuda"))
     ours = torch.cat([draw(chunk) for chunk in z.split(BATCH)])
     assert (ours.int() - expected.int()).abs().max() <= 1

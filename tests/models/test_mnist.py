@@ -44,7 +44,7 @@ def test_truncated_file_is_an_error(tmp_path: Path) -> None:
 
 def test_batches_cover_an_epoch_once_and_drop_the_rest() -> None:
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1)
-    drawn = torch.stack(list(mnist.batches(images, torch.randperm(10), 3)))
+    drawn = torch.stack(list(mnist.iterate_batches(images, torch.randperm(10), 3)))
     assert drawn.shape == (3, 3, 1, 1)
     values = ((drawn.flatten() + 1) * 127.5).round().int().tolist()
     assert len(set(values)) == 9
@@ -53,7 +53,7 @@ def test_batches_cover_an_epoch_once_and_drop_the_rest() -> None:
 
 def test_batches_are_scaled_to_minus_one_and_one_in_the_given_order() -> None:
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1)
-    (batch,) = mnist.batches(images, torch.tensor([1, 0]), 2)
+    (batch,) = mnist.iterate_batches(images, torch.tensor([1, 0]), 2)
     assert batch.flatten().tolist() == [1.0, -1.0]
 
 

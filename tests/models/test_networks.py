@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import networks
+from models import layers
 from models.archs import ARCHS
 
 Listing = list[tuple[str, type[nn.Module], dict[str, Any]]]
@@ -130,12 +130,12 @@ def test_networks_fit_together(arch: Any) -> None:
 
 
 LAYERS = [
-    pytest.param(networks.Tanh(), (5, 784), id="tanh"),
-    pytest.param(networks.InstanceNorm2d(32), (5, 32, 7, 7), id="norm"),
-    pytest.param(networks.WholeImageConv2d(128, 1, 4, bias=False), (5, 128, 4, 4), id="whole"),
-    pytest.param(networks.OneChannelConv2d(1, 32, 4, stride=2, padding=1, bias=False), (5, 1, 28, 28), id="conv"),
+    pytest.param(layers.Tanh(), (5, 784), id="tanh"),
+    pytest.param(layers.InstanceNorm2d(32), (5, 32, 7, 7), id="norm"),
+    pytest.param(layers.WholeImageConv2d(128, 1, 4, bias=False), (5, 128, 4, 4), id="whole"),
+    pytest.param(layers.OneChannelConv2d(1, 32, 4, stride=2, padding=1, bias=False), (5, 1, 28, 28), id="conv"),
     pytest.param(
-        networks.OneChannelConvTranspose2d(32, 1, 4, stride=2, padding=1, bias=False), (5, 32, 14, 14), id="transpose"
+        layers.OneChannelConvTranspose2d(32, 1, 4, stride=2, padding=1, bias=False), (5, 32, 14, 14), id="transpose"
     ),
 ]
 
@@ -162,7 +162,7 @@ def test_a_faster_layer_computes_what_torchs_own_does(layer: nn.Module, shape: t
 
 
 def test_dropout_keeps_a_half_and_doubles_it() -> None:
-    dropout = networks.Dropout()
+    dropout = layers.Dropout()
     torch.manual_seed(0)
     kept = dropout(torch.full((200, 100), 3.0))
     assert kept.unique().tolist() == [0, 6]

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import checkpoint, sampling
+from models import sampling, versions
 from models.archs import ARCHS
-from models.networks import InstanceNorm2d
+from models.layers import InstanceNorm2d
 from models.products import Products, UnknownLayerError
 
 IMAGES = 10_000
@@ -26,10 +26,10 @@ def differing(ours: Tensor, expected: Tensor) -> tuple[int, float]:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_shipped_versions_draw_as_their_networks_do(arch: str) -> None:
-    manifest, G = checkpoint.read_generator(checkpoint.PRETRAINED / arch / "1")
+    manifest, G = versions.read_generator(versions.PRETRAINED / arch / "1")
     draw = Products(G)
-    z = sampling.latents(range(IMAGES), manifest.latent_shape, manifest.latents)
-    ours = torch.cat([sampling.rounded(draw(chunk)) for chunk in z.split(32)])
+    z = sampling.make_latents(range(IMAGES), manifest.latent_shape, manifest.latents)
+    ours = torch.cat([sampling.round_levels(draw(chunk)) for chunk in z.split(32)])
     expected = torch.cat([eager(G, chunk) for chunk in z.split(500)])
     largest, share = differing(ours, expected)
     assert largest <= 1
@@ -94,6 +94,6 @@ def test_transposed_convolutions_that_do_not_overlap_by_two_are_refused(options:
 
 def test_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.products._ONEDNN", False)
-    manifest, G = checkpoint.read_generator(checkpoint.PRETRAINED / "dcgan" / "1")
-    z = sampling.latents(range(64), manifest.latent_shape, manifest.latents)
-    assert differing(sampling.rounded(Products(G)(z)), eager(G, z))[0] <= 1
+    manifest, G = versions.read_generator(versions.PRETRAINED / "dcgan" / "1")
+    z = sampling.make_latents(range(64), manifest.latent_shape, manifest.latents)
+    assert differing(sampling.round_levels(Products(G)(z)), eager(G, z))[0] <= 1

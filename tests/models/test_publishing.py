@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from models import checkpoint
+from models import publishing, versions
+from models.manifest import Manifest
 from tests.faults import run_until
 from tests.versions import publish
 
@@ -19,17 +20,19 @@ JOB = "3b356ab4-5350-44a8-afbd-4038530961aa"
 
 def published(model_dir: Path) -> list[int]:
     """The versions that readers see, each of them whole."""
-    found = [(version, folder) for (arch, version), folder in checkpoint.folders(model_dir).items() if arch == "dcgan"]
+    found = [
+        (version, folder) for (arch, version), folder in versions.find_folders(model_dir).items() if arch == "dcgan"
+    ]
     for _, folder in found:
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
     return [version for version, folder in found if folder.is_relative_to(model_dir)]
 
 
-def publish_once(model_dir: Path, weights_seed: int = 0) -> checkpoint.Manifest:
+def publish_once(model_dir: Path, weights_seed: int = 0) -> Manifest:
     """As a job's run does."""
     scratch = model_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
-    before = checkpoint.published(model_dir, "dcgan", JOB)
+    before = publishing.finish_publication(model_dir, "dcgan", JOB)
     return before or publish(model_dir, weights_seed=weights_seed, job=JOB, scratch=scratch)
 
 

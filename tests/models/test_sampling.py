@@ -9,7 +9,7 @@ from tests.processes import run_in_threads
 def draw(arch: str, wanted: list[int]) -> torch.Tensor:
     torch.manual_seed(7)
     G = ARCHS[arch].generator().eval()
-    return sampling.images(G, sampling.latents(wanted, ARCHS[arch].latent_shape, "uniform"))
+    return sampling.draw(G, sampling.make_latents(wanted, ARCHS[arch].latent_shape, "uniform"))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -38,25 +38,25 @@ def test_grey_levels_are_rounded_and_kept_in_range() -> None:
 
 @pytest.mark.parametrize("distribution", sampling.LATENTS)
 def test_latents_are_a_function_of_the_seed(distribution: str) -> None:
-    first, second, again = sampling.latents([1, 2, 1], (20,), distribution)
+    first, second, again = sampling.make_latents([1, 2, 1], (20,), distribution)
     assert first.equal(again)
     assert not first.equal(second)
 
 
 def test_uniform_latents_fill_minus_one_to_one() -> None:
-    z = sampling.latents(range(1000), (20,), "uniform")
+    z = sampling.make_latents(range(1000), (20,), "uniform")
     assert z.min().item() == pytest.approx(-1, abs=1e-3)
     assert z.max().item() == pytest.approx(1, abs=1e-3)
     assert z.mean().item() == pytest.approx(0, abs=0.02)
 
 
 def test_normal_latents_have_unit_variance() -> None:
-    assert sampling.latents(range(1000), (20,), "normal").std().item() == pytest.approx(1, abs=0.02)
+    assert sampling.make_latents(range(1000), (20,), "normal").std().item() == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize(("shape", "categories"), [((20,), 10), ((100, 1, 1), 32)])
 def test_mixture_latents_are_a_category_and_noise(shape: tuple[int, ...], categories: int) -> None:
-    codes, noise = sampling.latents(range(4000), shape, "mixture").flatten(1).tensor_split([categories], dim=1)
+    codes, noise = sampling.make_latents(range(4000), shape, "mixture").flatten(1).tensor_split([categories], dim=1)
     assert ((codes > 0).sum(dim=1) == 1).all()
     assert codes.unique().tolist() == [0, codes.max()]
     assert noise.mean().item() == pytest.approx(0, abs=0.02)
@@ -66,19 +66,19 @@ def test_mixture_latents_are_a_category_and_noise(shape: tuple[int, ...], catego
 
 
 def test_the_largest_seed_and_its_followers_differ() -> None:
-    z = sampling.latents([seeds.MAX_SEED, seeds.MAX_SEED + 1, seeds.MAX_SEED + 1023, 0], (20,), "uniform")
+    z = sampling.make_latents([seeds.MAX_SEED, seeds.MAX_SEED + 1, seeds.MAX_SEED + 1023, 0], (20,), "uniform")
     assert len({tuple(row.tolist()) for row in z}) == 4
 
 
 def test_threads_draw_the_same_bytes() -> None:
     torch.manual_seed(7)
     G = ARCHS["dcgan"].generator().eval()
-    alone = sampling.images(G, sampling.latents(range(40), (100, 1, 1), "uniform"))
+    alone = sampling.draw(G, sampling.make_latents(range(40), (100, 1, 1), "uniform"))
     found: list[torch.Tensor] = []
 
     def work() -> None:
         torch.set_num_threads(1)
-        found.append(sampling.images(G, sampling.latents(range(40), (100, 1, 1), "uniform")))
+        found.append(sampling.draw(G, sampling.make_latents(range(40), (100, 1, 1), "uniform")))
 
     run_in_threads(work, 4)
     assert len(found) == 4

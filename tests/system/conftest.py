@@ -10,11 +10,11 @@ import httpx
 import psutil
 import pytest
 
-from app.valkey import free_port
+from app.processes.valkey import find_free_port
 from tests.processes import PATIENCE_SECONDS, Process, answers, eventually, running
 from tests.system.hosts import Hosts, running_hosts
 
-PARTS = {"valkey": "valkey-server", "worker": "app.cli worker", "api": "app.cli serve"}
+PARTS = {"valkey": "valkey-server", "worker": "-m app worker", "api": "-m app serve"}
 
 
 @dataclass
@@ -78,10 +78,10 @@ class Service:
 @contextmanager
 def running_service(folder: Path) -> Iterator[Service]:
     """``digits up``; a second one in the same folder goes on with its jobs and versions."""
-    port = free_port()
+    port = find_free_port()
     environment = {
         "DIGITS_PORT": str(port),
-        "DIGITS_WORKERS": "1",  # several are for test_serving.py
+        "DIGITS_API_PROCESSES": "1",  # several are for test_serving.py
         "DIGITS_STATE_DIR": str(folder / "var"),
         "DIGITS_MODEL_DIR": str(folder / "models"),
     }

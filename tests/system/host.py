@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.cli import cli
-from models import checkpoint
-from worker import jobs, lease, queue, saved
+from models import publishing
+from worker import broker, connections, jobs, lease, saved
 
 LEASE_SECONDS, RECONCILE_SECONDS, WAKE_SECONDS = 4, 1, 2
 
@@ -30,14 +30,14 @@ def _quick() -> None:
     jobs.RECONCILE_SECONDS = RECONCILE_SECONDS
     lease.REPORT_SECONDS = 0.3
     if __name__ != "__main__":  # in the training child, which has torch anyway
-        from worker import run
+        from worker import trainer
 
-        run.measuring = lambda recipe, data_dir: lambda G: {"fid": 1.0}
+        trainer.make_measure = lambda recipe, data_dir: lambda G: {"fid": 1.0}
 
 
 def _late() -> None:
     """Celery's own redelivery, at its most eager."""
-    make = queue.make_celery
+    make = broker.make_celery
 
     def make_late(redis_url: str, **transport_options: Any) -> Any:
         eager = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
@@ -46,7 +46,7 @@ def _late() -> None:
         celery.conf.task_reject_on_worker_lost = True
         return celery
 
-    queue.make_celery = make_late
+    broker.make_celery = make_late
 
 
 def _no_resume() -> None:
@@ -54,13 +54,13 @@ def _no_resume() -> None:
 
 
 def _no_marker() -> None:
-    checkpoint._taken = lambda *_: True
+    publishing._write_once = lambda *_: True
 
 
 def _no_timeouts() -> None:
     from app import dependencies  # with torch, which the training child shall load when it is told to
 
-    queue.REDIS_SECONDS = 60.0
+    connections.REDIS_SECONDS = 60.0
     dependencies.ANSWER_SECONDS = 60.0
 
 

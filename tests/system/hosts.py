@@ -13,12 +13,14 @@ import httpx
 import psutil
 from redis.exceptions import RedisError
 
-from app import valkey
-from app.child import Child
-from models import checkpoint
+from app.processes import valkey
+from app.processes.child import Child
+from models import versions
+from models.manifest import GENERATOR, read_manifest
 from tests.processes import PATIENCE_SECONDS, Process, eventually, running_api
+from worker.broker import Publisher
+from worker.connections import connect
 from worker.jobs import Job, JobState, JobStore, TrainRequest
-from worker.queue import Publisher, connect
 
 NO_APPEND_ONLY_FILE = "no append-only file"
 
@@ -117,9 +119,9 @@ class Hosts:
     def versions(self, job_id: str) -> list[Path]:
         """The versions that a job has made, each of them whole."""
         found = []
-        for folder in checkpoint.folders(self.model_dir).values():
-            if checkpoint.read_manifest(folder).job == job_id:
-                checkpoint.read_generator(folder)
+        for folder in versions.find_folders(self.model_dir).values():
+            if read_manifest(folder).job == job_id:
+                versions.read_generator(folder)
                 found.append(folder)
         return found
 
@@ -142,7 +144,7 @@ def kill(worker: Process) -> None:
 
 def weights(folder: Path) -> str:
     """The sum of a version's generator."""
-    return hashlib.sha256((folder / checkpoint.GENERATOR).read_bytes()).hexdigest()
+    return hashlib.sha256((folder / GENERATOR).read_bytes()).hexdigest()
 
 
 @contextmanager

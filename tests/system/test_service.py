@@ -9,7 +9,7 @@ import pytest
 from models.archs import ARCHS
 from tests.processes import eventually
 from tests.system.conftest import Service, running_service
-from worker.queue import NICENESS
+from worker.tasks import NICENESS
 
 EPOCH_SECONDS = 400.0  # an epoch of the slowest network on a busy machine
 

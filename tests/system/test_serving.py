@@ -12,8 +12,8 @@ import httpx
 import psutil
 import pytest
 
-from app.valkey import free_port
-from models import checkpoint, classifier
+from app.processes.valkey import find_free_port
+from models import classifier, versions
 from tests.processes import PATIENCE_SECONDS, Process, answers, eventually, running
 from tests.system.test_up import all_gone
 from tests.versions import publish
@@ -45,7 +45,7 @@ class Serving:
 
 @contextmanager
 def running_processes(folder: Path) -> Iterator[Serving]:
-    port = free_port()
+    port = find_free_port()
     environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_DIR": str(folder / "models"), "DIGITS_DEVICE": "cpu"}
     with running(folder, "serve", "--workers", str(PROCESSES), **environment) as process:
         found = Serving(process, port, folder / "models")
@@ -124,7 +124,7 @@ def test_a_version_that_is_published_is_known_to_every_process(shared: Serving) 
 def test_versions_are_swapped_under_load_and_every_answer_is_of_one(shared: Serving) -> None:
     """Five better versions come while clients ask for the best one, with seeds that they can ask for again."""
     query: dict[str, Any] = {"arch": "dcgan", "n": 40, "seed": 7}
-    before = len(checkpoint.folders(shared.model_dir))
+    before = len(versions.find_folders(shared.model_dir))
     answered: list[httpx.Response] = []
     failed: list[object] = []
     enough = threading.Event()
@@ -154,7 +154,7 @@ def test_versions_are_swapped_under_load_and_every_answer_is_of_one(shared: Serv
     for answer in answered:
         pictures.setdefault(answer.headers["X-Version"], set()).add(answer.content)
     assert len(pictures) == 6
-    assert len(checkpoint.folders(shared.model_dir)) == before + 5
+    assert len(versions.find_folders(shared.model_dir)) == before + 5
     with shared.client() as client:
         for version, seen in pictures.items():
             again = client.post("/generate", params={**query, "version": version})

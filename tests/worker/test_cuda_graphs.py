@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from models import mnist
-from worker import training
+from worker import step, training
 from worker.recipes import RECIPES
 from worker.settings import Settings
+from worker.state import State
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -21,11 +22,11 @@ def test_a_recorded_step_does_what_the_step_does(name: str, arch: str, monkeypat
     device = torch.device("cuda")
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
         recorded = training.train(recipe=recipe, images=images, seed=0, device=device)
-        monkeypatch.setattr(training, "Recorded", lambda step, phases: step)
+        monkeypatch.setattr(step, "RecordedStep", lambda plain_step, phases: plain_step)
         plain = training.train(recipe=recipe, images=images, seed=0, device=device)
     assert recorded is not None
     assert plain is not None
-    states: list[training.State] = []
+    states: list[State] = []
     training.train(recipe=recipe, images=images, seed=0, device=torch.device("cpu"), on_state=states.append)
     monkeypatch.undo()
     assert training.train(recipe=recipe, images=images, seed=0, device=device, resume=states[0]) is not None

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from models import seeds
 from tests.processes import run_in_threads
 from worker import jobs
+from worker.connections import connect, connect_to_events
 from worker.jobs import (
     KEPT_SECONDS,
     LEASE_SECONDS,
@@ -26,7 +27,6 @@ from worker.jobs import (
     TrainRequest,
     follow,
 )
-from worker.queue import connect, connect_to_events
 from worker.recipes import RECIPES, ArchName
 
 
@@ -342,14 +342,14 @@ def test_the_events_of_a_job_are_capped(store: JobStore, valkey_url: str) -> Non
 def test_a_follower_from_after_the_last_event_is_let_go(
     store: JobStore, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "FOLLOW_SECONDS", 0.1)
+    monkeypatch.setattr(jobs, "BLOCK_SECONDS", 0.1)
     claim = claimed(store)
     store.finish(claim, JobState.FAILED, error="broken")
     assert followed(valkey_url, claim.job.id, "9999999999999-0") == []
 
 
 def test_the_events_of_an_unknown_job_end_at_once(store: JobStore, valkey_url: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(jobs, "FOLLOW_SECONDS", 0.1)
+    monkeypatch.setattr(jobs, "BLOCK_SECONDS", 0.1)
     assert followed(valkey_url, "nothing") == []
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.processes import eventually, running_valkey
 from worker import lease as leases
+from worker.connections import connect
 from worker.jobs import Claim, Job, JobState, JobStore, TrainRequest
 from worker.lease import Lease, NotHeldError
-from worker.queue import connect
 
 
 def never() -> bool:

@@ -6,7 +6,7 @@ from models.archs import ARCHS
 from models.sampling import LATENTS
 from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import RECIPES, Recipe
-from worker.training import SCHEDULES
+from worker.schedules import SCHEDULES
 
 ADAM_DEFAULTS = (0.9, 0.999)
 

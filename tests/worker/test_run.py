@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-import worker.run
-from models import checkpoint, classifier, mnist
+import worker.trainer
+from models import classifier, mnist, publishing, versions
 from models.archs import ARCHS
 from tests.processes import eventually
 from tests.versions import publish
 from worker import saved, training
 from worker.jobs import MAX_LOST, Job, JobState, JobStore, TrainRequest
-from worker.lease import Lease
 from worker.run import run_job
 from worker.settings import Settings
+from worker.state import Epoch
+from worker.trainer import Trainer
 
 RUN_SECONDS = 0.15  # about what a run takes that is given its training
 
@@ -30,12 +31,8 @@ def never() -> bool:
 
 
 def run(job_id: str, store: JobStore, settings: Settings, stopping: Callable[[], bool] = never) -> JobState | None:
-    """As the task of the queue does."""
-    claim = store.claim(job_id, "worker")
-    if claim is None:
-        return None
-    with Lease(store, claim, stopping) as lease:
-        return run_job(lease, settings)
+    """As the task does."""
+    return run_job(job_id, store, "worker", settings, stopping)
 
 
 @pytest.fixture
@@ -52,7 +49,7 @@ def job(store: JobStore) -> Job:
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     """For those to whom the metrics do not matter, which take as long as the training."""
-    monkeypatch.setattr(worker.run, "measuring", lambda *_: lambda G: {"fid": 1.0})
+    monkeypatch.setattr(worker.trainer, "make_measure", lambda *_: lambda G: {"fid": 1.0})
 
 
 def ended(store: JobStore, job: Job) -> Job:
@@ -65,7 +62,7 @@ def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) 
     assert run(job.id, store, settings) is JobState.SUCCEEDED
     after = ended(store, job)
     assert after.version is not None
-    manifest, _ = checkpoint.read_generator(settings.model_dir / "vanilla" / str(after.version))
+    manifest, _ = versions.read_generator(settings.model_dir / "vanilla" / str(after.version))
     assert (manifest.job, manifest.seed, manifest.epochs) == (job.id, 3, 1)
     assert manifest.command == "digits train --arch vanilla --recipe book --epochs 1 --seed 3"
     assert manifest.recipe["lr_g"] == 1e-3
@@ -119,10 +116,10 @@ def test_a_job_is_canceled_while_it_is_measured(
 ) -> None:
     measured = threading.Event()
 
-    def measuring(*_: Any) -> Any:
+    def make_measure(*_: Any) -> Any:
         return lambda G: measured.wait()
 
-    monkeypatch.setattr(worker.run, "measuring", measuring)
+    monkeypatch.setattr(worker.trainer, "make_measure", make_measure)
     thread = threading.Thread(target=run, args=(job.id, store, settings))
     thread.start()
     eventually(lambda: ended(store, job).step == 937, "it is measured")
@@ -172,7 +169,7 @@ def test_a_job_that_was_to_be_canceled_while_it_might_have_been_published(
     store.lose(job.id, "worker")
     assert run(job.id, store, settings) is JobState.CANCELED
     assert ended(store, job).state is JobState.CANCELED
-    with pytest.raises(checkpoint.JobClosedError):  # by a run that has slept in between
+    with pytest.raises(publishing.JobClosedError):  # by a run that has slept in between
         publish(settings.model_dir, "vanilla", job=job.id)
     assert list(settings.model_dir.glob("vanilla/[0-9]*")) == []
 
@@ -204,7 +201,7 @@ def test_an_error_after_the_version_was_published_is_no_failure(
         publish(settings.model_dir, "vanilla", job=job.id)
         raise OSError("the share is gone")
 
-    monkeypatch.setattr(worker.run, "publish", publish_and_fail)
+    monkeypatch.setattr(Trainer, "publish", publish_and_fail)
     assert run(job.id, store, settings) is JobState.SUCCEEDED
     assert ended(store, job).version is not None
 
@@ -218,7 +215,7 @@ def test_a_run_that_fails_after_it_lost_the_job_does_not_close_it(
         store.claim(job.id, "another worker")
         raise OSError("the share is gone")
 
-    monkeypatch.setattr(worker.run, "publish", lose_and_fail)
+    monkeypatch.setattr(Trainer, "publish", lose_and_fail)
     assert run(job.id, store, settings) is None
     assert publish(settings.model_dir, "vanilla", job=job.id).job == job.id  # by the other one
 
@@ -243,7 +240,7 @@ def test_a_canceled_job_is_never_published_however_the_two_race(
         arch.generator().state_dict(),
         arch.discriminator(True).state_dict(),
         [torch.zeros(64, 28, 28, dtype=torch.uint8)],
-        [training.Epoch(1, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, {"fid": 1.0})],
+        [Epoch(1, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, {"fid": 1.0})],
     )
     monkeypatch.setattr(training, "train", lambda **_: trained)
     images = torch.zeros(1, 28, 28, dtype=torch.uint8)
@@ -258,7 +255,7 @@ def test_a_canceled_job_is_never_published_however_the_two_race(
         store.cancel(job.id)
         thread.join()
         state = ended(store, job).state
-        published = checkpoint.published(settings.model_dir, "vanilla", job.id)
+        published = publishing.finish_publication(settings.model_dir, "vanilla", job.id)
         assert (state is JobState.SUCCEEDED) == (published is not None)
         ends.append(state)
     assert set(ends) == {JobState.SUCCEEDED, JobState.CANCELED}  # they did race

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import mnist
 from models.archs import ARCHS
-from worker import training
+from worker import schedules, step, training
 from worker.objectives import PENALTIES
 from worker.recipes import RECIPES, Recipe
 from worker.settings import Settings
+from worker.state import State
 
 CPU = torch.device("cpu")
 ROWS = [pytest.param(name, arch, id=f"{name}-{arch}") for name in RECIPES for arch in ARCHS]
@@ -101,15 +102,15 @@ def test_the_reads_of_a_step_would_be_counted() -> None:
 def test_the_steps_of_a_batch_are_those_of_the_recipe(images: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
     for name in ("_d_step", "_g_step"):
-        original = getattr(training, name)
+        original = getattr(step, name)
 
         def counted(*args: Any, name: str = name, original: Any = original) -> Any:
             calls[name] += 1
             return original(*args)
 
-        monkeypatch.setattr(training, name, counted)
+        monkeypatch.setattr(step, name, counted)
     penalties = {name: partial(counted, name=name, original=function) for name, function in PENALTIES.items()}
-    monkeypatch.setattr(training, "PENALTIES", penalties)
+    monkeypatch.setattr(step, "PENALTIES", penalties)
     run(short("book", "wgan"), images[:55])
     assert calls == {"_d_step": 15, "_g_step": 3, "gp": 15}  # the partial batch is dropped
     calls.clear()
@@ -125,13 +126,13 @@ def test_a_schedule_ends_with_the_run(
     schedule: str, expected: list[float], images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[float] = []
-    original = training._g_step
+    original = step._g_step
 
     def noted(run: Any, count: int) -> Any:
         rates.append(run.g_optimizer.param_groups[0]["lr"])
         return original(run, count)
 
-    monkeypatch.setattr(training, "_g_step", noted)
+    monkeypatch.setattr(step, "_g_step", noted)
     run(short("tuned", "dcgan", 2, lr_g=0.4, schedule=schedule), images[:32])
     assert rates == pytest.approx(expected)
 
@@ -144,10 +145,10 @@ def test_the_average_is_published_not_the_last_step(images: torch.Tensor) -> Non
 
 def test_the_average_spans_the_same_share_of_however_many_steps() -> None:
     average = [torch.zeros(1)]
-    for step in range(2001):
-        training._average(0.1, step, average, [torch.full((1,), float(step))])
-        if step in (200, 2000):  # weights that grow with the tenth power: their mean lies at 10/11
-            assert average[0].item() == pytest.approx(step * 10 / 11, rel=0.01)
+    for number in range(2001):
+        schedules._average(0.1, number, average, [torch.full((1,), float(number))])
+        if number in (200, 2000):  # weights that grow with the tenth power: their mean lies at 10/11
+            assert average[0].item() == pytest.approx(number * 10 / 11, rel=0.01)
 
 
 def test_a_discriminator_in_eval_mode_keeps_its_statistics_of_real_images(images: torch.Tensor) -> None:
@@ -210,7 +211,7 @@ def states_of(recipe: Recipe, images: torch.Tensor, **callbacks: Any) -> list[by
     """The states that a run hands out, as they are saved."""
     states: list[bytes] = []
 
-    def keep(state: training.State) -> None:
+    def keep(state: State) -> None:
         content = io.BytesIO()
         torch.save(state, content)
         states.append(content.getvalue())
@@ -250,7 +251,7 @@ def test_an_epoch_that_was_due_to_be_measured_is_measured_after_going_on(images:
         raise KeyboardInterrupt
 
     recipe = short("tuned", "vanilla", 2)
-    states: list[training.State] = []
+    states: list[State] = []
     with pytest.raises(KeyboardInterrupt):
         run(recipe, images[:32], measure=broken, measure_every=1, on_state=states.append)
     went_on = run(recipe, images[:32], measure=lambda G: {"fid": 1.0}, measure_every=1, resume=states[-1])
@@ -296,7 +297,7 @@ def test_bfloat16_changes_the_rounding_of_a_run_and_nothing_else(
 ) -> None:
     runs = []
     for has_it in (False, True):
-        monkeypatch.setattr(training, "multiplies_bfloat16", lambda device, has_it=has_it: has_it)
+        monkeypatch.setattr(step, "multiplies_bfloat16", lambda device, has_it=has_it: has_it)
         runs.append(run(short(name, arch), images[:48]))
     exact, rounded = runs
     assert all(

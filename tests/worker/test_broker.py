@@ -11,8 +11,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from tests.processes import running_valkey
+from worker.broker import Publisher, make_celery
+from worker.connections import connect
 from worker.jobs import JobStore
-from worker.queue import Publisher, connect, make_celery
 
 
 def test_the_options_of_the_queue() -> None:
@@ -50,7 +51,7 @@ def test_the_message_is_the_id_of_the_job_as_json(store: JobStore, valkey_url: s
 
 
 def test_the_parent_process_does_not_import_torch() -> None:
-    check = "import sys, app.cli, worker.queue; sys.exit('torch' in sys.modules)"
+    check = "import sys, app.cli, worker.tasks; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
@@ -75,3 +76,16 @@ def test_a_broker_that_is_away_is_an_error_within_three_seconds(tmp_path: Path, 
         with pytest.raises(OperationalError):
             Publisher(url).wake("on a new connection")
         publisher.close()
+
+
+def test_importing_the_api_registers_no_task_and_no_hook() -> None:
+    check = """
+import sys
+from celery import Celery, signals
+import app.main, app.cli
+hooks = [name for name in vars(signals) if getattr(getattr(signals, name), "receivers", None)]
+own = [name for name in Celery(set_as_current=False).tasks if not name.startswith("celery.")]
+sys.exit(str(hooks + own) if hooks + own or "worker.tasks" in sys.modules else 0)
+"""
+    result = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -13,23 +13,22 @@ import http.client
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from app import serving, valkey
-from app.child import Child, stop_on_signal
+from app.processes import serving, supervise, valkey
+from app.processes.child import Child
 from app.settings import ApiSettings
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.1
+LOOK_SECONDS = 0.1  # for an answer of the API that starts
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a service that listens everywhere is asked
 
 
 class UpError(Exception):
-    """The service cannot start; the message says what to do."""
+    """The service cannot start here; the message says what to do."""
 
 
 def up(settings: ApiSettings) -> None:
@@ -39,40 +38,49 @@ def up(settings: ApiSettings) -> None:
         UpError: the state directory or the port is taken.
         ValkeyError: there is no Valkey for this platform, or it does not start.
     """
-    with _locked(settings.state_dir), stop_on_signal() as stop:
+    with _lock(settings.state_dir), supervise.stop_on_signal() as stop:
         try:
             serving.require_free(settings.host, settings.port)
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise UpError(f"cannot listen on {where} ({error.strerror}): set DIGITS_PORT") from None
         environment: dict[str, str] = {}
-        children: list[Child] = []
+        groups: list[list[Child]] = []
         try:
             if settings.redis_url is None:
                 server, url = valkey.make(settings.state_dir)
                 environment["DIGITS_REDIS_URL"] = url
-                children.append(server)
+                groups.append([server])
                 server.start()
                 valkey.wait_until_ready(server, url, lambda: bool(stop))
-            digits = [sys.executable, "-m", "app.cli"]
-            children.append(Child("worker", [*digits, "worker"], 30.0, environment))
-            children.append(Child("api", [*digits, "serve"], serving.GRACE_SECONDS + 1, environment))
-            announced = False
-            while not stop:
-                for child in children:
-                    child.watch()
-                if not announced and _answers(settings):
-                    announced = True
-                    _announce(settings)
-                time.sleep(POLL_SECONDS)
+            digits = [sys.executable, "-m", "app"]
+            groups.append([Child("worker", [*digits, "worker"], 30.0, environment)])
+            groups.append([Child("api", [*digits, "serve"], serving.GRACE_SECONDS + 1, environment)])
+            supervise.watch(groups, stop, _Announcer(settings))
         finally:
-            for child in reversed(children):
-                child.end()
+            supervise.end(groups)
             logger.info("ended")
 
 
+class _Announcer:
+    """Says where the service answers and what it keeps where, once it answers."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._settings = settings
+        self._done = False
+
+    def __call__(self) -> None:
+        if self._done or not _answers(self._settings):
+            return
+        self._done = True
+        url = _make_url(self._settings)
+        logger.info("jobs are kept in %s, versions in %s", self._settings.state_dir, self._settings.model_dir)
+        logger.info("the service answers on %s (Ctrl-C ends it); try:", url)
+        logger.info("  curl -X POST '%s/generate?arch=wgan&n=16' -o wgan.png", url)
+
+
 @contextlib.contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
+def _lock(state_dir: Path) -> Iterator[None]:
     """Hold the state directory; the lock ends with the process, however that ends."""
     state_dir.mkdir(parents=True, exist_ok=True)
     path = state_dir / "up.lock"
@@ -93,7 +101,7 @@ def _locked(state_dir: Path) -> Iterator[None]:
 
 def _answers(settings: ApiSettings) -> bool:
     host = _LOOPBACK.get(settings.host, settings.host)
-    connection = http.client.HTTPConnection(host, settings.port, timeout=POLL_SECONDS)
+    connection = http.client.HTTPConnection(host, settings.port, timeout=LOOK_SECONDS)
     try:
         connection.request("GET", "/livez")
         return connection.getresponse().status == 200
@@ -103,12 +111,6 @@ def _answers(settings: ApiSettings) -> bool:
         connection.close()
 
 
-def _announce(settings: ApiSettings) -> None:
-    url = _url(settings)
-    logger.info("the service answers on %s (Ctrl-C ends it); try:", url)
-    logger.info("  curl -X POST '%s/generate?arch=wgan&n=16' -o wgan.png", url)
-
-
-def _url(settings: ApiSettings) -> str:
+def _make_url(settings: ApiSettings) -> str:
     host = _LOOPBACK.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

@@ -9,18 +9,18 @@ import pytest
 import safetensors.torch
 import torch
 
-from models import checkpoint, classifier
+from models import classifier, publishing, versions
 from models.archs import ARCHS
-from models.checkpoint import InvalidVersionError
+from models.manifest import FILES, MANIFEST, SAMPLES, InvalidVersionError, Manifest, Origin
 from tests.versions import origin, publish
 
 
-def folder_of(model_dir: Path, manifest: checkpoint.Manifest) -> Path:
+def folder_of(model_dir: Path, manifest: Manifest) -> Path:
     return model_dir / manifest.arch / str(manifest.version)
 
 
 def rewrite_manifest(folder: Path, **changes: Any) -> None:
-    path = folder / checkpoint.MANIFEST
+    path = folder / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -28,46 +28,46 @@ def rewrite_manifest(folder: Path, **changes: Any) -> None:
 def test_a_published_version_reads_back(tmp_path: Path, arch: str) -> None:
     manifest = publish(tmp_path, arch)
     folder = folder_of(tmp_path, manifest)
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*checkpoint.FILES, checkpoint.MANIFEST])
-    read, G = checkpoint.read_generator(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, MANIFEST])
+    read, G = versions.read_generator(folder)
     assert read == manifest
     assert not G.training
     torch.manual_seed(0)
     expected = ARCHS[arch].generator().state_dict()
     assert all(tensor.equal(expected[name]) for name, tensor in G.state_dict().items())
-    assert checkpoint.read_samples(folder).shape == (1, 64, 28, 28)
+    assert versions.read_samples(folder).shape == (1, 64, 28, 28)
 
 
 def test_samples_read_back_image_by_image(tmp_path: Path) -> None:
     samples = torch.arange(3 * 64 * 784).remainder(251).to(torch.uint8).view(3, 64, 28, 28)
     weights = {"weight": torch.zeros(1)}
-    manifest = checkpoint.publish(
+    manifest = publishing.publish(
         tmp_path, origin(), generator=weights, discriminator=weights, samples=samples, history=[]
     )
-    assert checkpoint.read_samples(folder_of(tmp_path, manifest)).equal(samples)
+    assert versions.read_samples(folder_of(tmp_path, manifest)).equal(samples)
 
 
 def test_numbers_follow_those_of_the_shipped_versions(tmp_path: Path) -> None:
-    shipped = max(version for arch, version in checkpoint.folders(tmp_path) if arch == "dcgan")
+    shipped = max(version for arch, version in versions.find_folders(tmp_path) if arch == "dcgan")
     assert [publish(tmp_path).version, publish(tmp_path).version] == [shipped + 1, shipped + 2]
 
 
 def test_racing_publishers_get_different_numbers(tmp_path: Path) -> None:
-    versions: list[int] = []
+    numbers: list[int] = []
     ready = threading.Barrier(8)
 
     def work(seed: int) -> None:
         ready.wait()
-        versions.append(publish(tmp_path, "vanilla", weights_seed=seed).version)
+        numbers.append(publish(tmp_path, "vanilla", weights_seed=seed).version)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(versions)) == 8
-    for version in versions:
-        checkpoint.read_generator(tmp_path / "vanilla" / str(version))
+    assert len(set(numbers)) == 8
+    for version in numbers:
+        versions.read_generator(tmp_path / "vanilla" / str(version))
     assert not list(tmp_path.glob("vanilla/.*"))
 
 
@@ -83,20 +83,20 @@ def test_a_failed_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_without_manifest_does_not_exist(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, publish(tmp_path))
-    (folder / checkpoint.MANIFEST).unlink()
-    assert folder not in checkpoint.folders(tmp_path).values()
+    (folder / MANIFEST).unlink()
+    assert folder not in versions.find_folders(tmp_path).values()
 
 
-@pytest.mark.parametrize("name", checkpoint.FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_truncated_file_is_rejected(tmp_path: Path, name: str) -> None:
     folder = folder_of(tmp_path, publish(tmp_path))
     path = folder / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InvalidVersionError, match=f"{name}.*truncated"):
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
 
 
-@pytest.mark.parametrize("name", checkpoint.FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_rejected(tmp_path: Path, name: str) -> None:
     folder = folder_of(tmp_path, publish(tmp_path))
     path = folder / name
@@ -104,26 +104,26 @@ def test_a_flipped_bit_is_rejected(tmp_path: Path, name: str) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(InvalidVersionError, match=f"{name}.*sha256"):
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
 
 
-@pytest.mark.parametrize("name", checkpoint.FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_rejected(tmp_path: Path, name: str) -> None:
     folder = folder_of(tmp_path, publish(tmp_path))
     (folder / name).unlink()
     with pytest.raises(InvalidVersionError, match=name):
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"neither"])
 def test_samples_that_are_no_archive_are_rejected(tmp_path: Path, content: bytes) -> None:
     folder = folder_of(tmp_path, publish(tmp_path))
-    (folder / checkpoint.SAMPLES).write_bytes(content)
-    files = json.loads((folder / checkpoint.MANIFEST).read_text())["files"]
-    files[checkpoint.SAMPLES] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / SAMPLES).write_bytes(content)
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    files[SAMPLES] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     rewrite_manifest(folder, files=files)
     with pytest.raises(InvalidVersionError, match="cannot be read"):
-        checkpoint.read_samples(folder)
+        versions.read_samples(folder)
 
 
 @pytest.mark.parametrize(
@@ -143,23 +143,23 @@ def test_a_manifest_that_does_not_fit_is_rejected(tmp_path: Path, changes: dict[
     folder = folder_of(tmp_path, publish(tmp_path))
     rewrite_manifest(folder, **changes)
     with pytest.raises(InvalidVersionError, match=reason):
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'"x"'])
 def test_a_manifest_that_is_none_is_rejected(tmp_path: Path, content: bytes) -> None:
     folder = folder_of(tmp_path, publish(tmp_path))
-    (folder / checkpoint.MANIFEST).write_bytes(content)
+    (folder / MANIFEST).write_bytes(content)
     with pytest.raises(InvalidVersionError):
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
 
 
 def with_generator(model_dir: Path, weights: dict[str, torch.Tensor]) -> Path:
     """A version whose sums are right, and whose generator is another one."""
     G = ARCHS["dcgan"].discriminator(True)
-    manifest = checkpoint.publish(
+    manifest = publishing.publish(
         model_dir,
-        checkpoint.Origin(**publish(model_dir).model_dump()),
+        Origin(**publish(model_dir).model_dump()),
         generator=weights,
         discriminator=G.state_dict(),
         samples=torch.zeros(1, 64, 28, 28, dtype=torch.uint8),
@@ -171,14 +171,14 @@ def with_generator(model_dir: Path, weights: dict[str, torch.Tensor]) -> Path:
 def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     folder = with_generator(tmp_path, dict(ARCHS["vanilla"].generator().state_dict()))
     with pytest.raises(InvalidVersionError, match="does not fit dcgan"):
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
 
 
 def test_weights_that_are_not_finite_are_rejected(tmp_path: Path) -> None:
     weights = dict(ARCHS["dcgan"].generator().state_dict())
     weights["0.weight"] = torch.full_like(weights["0.weight"], float("nan"))
     with pytest.raises(InvalidVersionError, match="not finite"):
-        checkpoint.read_generator(with_generator(tmp_path, weights))
+        versions.read_generator(with_generator(tmp_path, weights))
 
 
 class Bomb:
@@ -190,7 +190,7 @@ def test_a_pickle_in_place_of_weights_is_never_run(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(safetensors.torch, "save", lambda weights: pickle.dumps(Bomb()))
     folder = folder_of(tmp_path, publish(tmp_path))
     with pytest.raises(InvalidVersionError, match="does not fit"):
-        checkpoint.read_generator(folder)
+        versions.read_generator(folder)
 
 
 def test_the_best_is_the_one_of_least_fid_then_of_most_epochs(tmp_path: Path) -> None:
@@ -202,5 +202,5 @@ def test_the_best_is_the_one_of_least_fid_then_of_most_epochs(tmp_path: Path) ->
     better = publish(tmp_path, metrics={"fid": 4.0}, classifier_sha256=present)
     unmeasured = publish(tmp_path, epochs=20, classifier_sha256=present)
     foreign = publish(tmp_path, metrics={"fid": 2.0}, classifier_sha256="of another")
-    ranked = sorted([better, good, again, long, trial, unmeasured, foreign], key=checkpoint.Manifest.preference)
+    ranked = sorted([better, good, again, long, trial, unmeasured, foreign], key=lambda m: m.rank(present))
     assert [m.version for m in ranked] == [m.version for m in (trial, foreign, unmeasured, long, again, good, better)]

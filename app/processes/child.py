@@ -9,11 +9,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import FrameType
 
-from worker.queue import signal_on_parent_death
+from worker.linux import signal_on_parent_death
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +40,9 @@ class Child:
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
             text=True,
-            # Ctrl-C reaches the supervisor alone, which ends them in order. No sessions of their own: Linux shares
-            # time among those first, on each core, and let a thread that was alone on one wait for 0.1 s.
+            # A group of its own, so that Ctrl-C reaches the supervisor alone, which ends its children in order. But
+            # no session of its own: Linux shares time among sessions first, and a thread that was the only one of
+            # its session on a core waited there for 0.1 s.
             process_group=0,
             preexec_fn=lambda: signal_on_parent_death(signal.SIGTERM),
         )
@@ -62,7 +61,7 @@ class Child:
         elif (code := self.process.poll()) is not None:
             self._kill_group()  # whatever it has left behind
             self.pause = FIRST_PAUSE_SECONDS if now - self.started > STEADY_SECONDS else self.pause
-            logger.warning("%s ended with %s; starting it again in %.0f s", self.name, ending(code), self.pause)
+            logger.warning("%s ended with %s; starting it again in %.0f s", self.name, describe_end(code), self.pause)
             self.process, self.due = None, now + self.pause
             self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
 
@@ -92,23 +91,6 @@ class Child:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """A list that stays empty until SIGINT, SIGTERM or SIGHUP."""
-    received: list[int] = []
-
-    def remember(number: int, _: FrameType | None) -> None:
-        received.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, remember) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def ending(code: int) -> str:
+def describe_end(code: int) -> str:
     """How a process ended, in words; ``code`` as ``subprocess`` gives it."""
     return f"signal {-code}" if code < 0 else f"exit status {code}"

@@ -1,10 +1,10 @@
 """The API in one process, or in several that share its port.
 
-Each process has a socket of its own on the port, among which the kernel spreads the connections
-(SO_REUSEPORT). Of one socket that all of them listen on, the first to wake takes whatever waits, and
-the others stay idle.
+Each process has a socket of its own on the port, and the kernel spreads the connections among them
+(SO_REUSEPORT). With one socket for all, the first process to wake takes whatever waits, and the
+others stay idle.
 
-    digits serve --workers 4
+    digits serve --processes 4
 """
 
 import contextlib
@@ -13,16 +13,16 @@ import logging
 import os
 import socket
 import sys
-import time
 
 import uvicorn
 
-from app.child import Child, stop_on_signal
+from app.processes import supervise
+from app.processes.child import Child
 from app.settings import ApiSettings
 from worker.settings import LOG_FORMAT
 
-POLL_SECONDS = 0.1
-GRACE_SECONDS = 3.0  # for a process to end; it gives those that it answers one
+ANSWER_SECONDS = 1  # for the answers that are under way when a process is to end
+GRACE_SECONDS = 3.0  # for a process to end, those included
 BACKLOG = 2048  # connections that wait to be accepted
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -33,7 +33,7 @@ def serve(settings: ApiSettings) -> None:
 
     Raises:
         OSError: the address cannot be listened on.
-        ValueError: the device of the settings does not exist here.
+        UnavailableDeviceError: the device of the settings does not exist here.
     """
     if settings.processes == 1:
         run(settings)
@@ -43,45 +43,39 @@ def serve(settings: ApiSettings) -> None:
 
         device.resolve(settings.device)  # here: a process that cannot start is started again
     require_free(settings.host, settings.port)
-    told = {"DIGITS_HOST": settings.host, "DIGITS_PORT": settings.port, "DIGITS_WORKERS": settings.processes}
+    told = {"DIGITS_HOST": settings.host, "DIGITS_PORT": settings.port, "DIGITS_API_PROCESSES": settings.processes}
     environment = {name: str(value) for name, value in told.items()}
-    command = [sys.executable, "-m", "app.serving"]
+    command = [sys.executable, "-m", "app.processes.serving"]
     children = [
         Child(f"api {number}", command, GRACE_SECONDS, environment) for number in range(1, settings.processes + 1)
     ]
-    with stop_on_signal() as stop:
+    with supervise.stop_on_signal() as stop:
         try:
-            while not stop:
-                for child in children:
-                    child.watch()
-                time.sleep(POLL_SECONDS)
+            supervise.watch([children], stop)
         finally:
-            for child in children:
-                child.ask_to_end()
-            for child in children:
-                child.end()
+            supervise.end([children])
 
 
 def run(settings: ApiSettings, *, shared: bool = False) -> None:
     """Answer in this process; ``shared``: others may listen on the same address.
 
     Raises:
-        OSError, ValueError: as :func:`serve`.
+        OSError, UnavailableDeviceError: as :func:`serve`.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded: the engine has threads of its own
-    _schedule_in_batches()
-    _keep_freed_memory()
-    from app.main import create_service
+    schedule_in_batches()
+    keep_freed_memory()
+    from app.main import create_app
 
-    app = create_service(settings)
-    bound = _bound(settings.host, settings.port, shared)  # uvicorn listens when the versions are loaded
+    app = create_app(settings)
+    bound = _open_socket(settings.host, settings.port, shared)  # uvicorn listens when the versions are loaded
     uvicorn.Server(
         uvicorn.Config(
             app,
             log_config=None,
             backlog=BACKLOG,
             access_log=False,  # takes a tenth of a small picture's time; what stands before a service has one
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=ANSWER_SECONDS,
             server_header=False,
         )
     ).run(sockets=[bound])
@@ -89,25 +83,25 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
 
 def require_free(host: str, port: int) -> None:
     """Raises OSError where nobody could listen there alone."""
-    _bound(host, port, shared=False).close()
+    _open_socket(host, port, shared=False).close()
 
 
-def _schedule_in_batches() -> None:
-    """Have the kernel let a thread finish its turn where another of these processes wakes up.
+def schedule_in_batches() -> None:
+    """Have the kernel let a thread finish its turn when another of these processes wakes up.
 
-    A thread of the engine is otherwise interrupted for each message of a client and finds its caches
-    cold: a tenth of the service's speed.
+    Otherwise each message of a client interrupts a thread of the engine, which then finds its caches
+    cold. That costs a tenth of the service's speed.
     """
     if hasattr(os, "sched_setscheduler"):  # Linux
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have malloc keep up to 64 MB of what was freed, and take blocks up to 32 MB from it.
 
-    A pass of the engine needs some 5 MB for a millisecond. By default they may go back to the kernel
-    after each and come again page by page: up to twice the time of a pass.
+    A pass of the engine needs some 5 MB for a millisecond. By default malloc may give them back to the
+    kernel after each pass and fetch them again page by page, which takes up to twice the time of a pass.
     """
     with contextlib.suppress(AttributeError):  # where the C library is another than glibc
         mallopt = ctypes.CDLL(None).mallopt
@@ -115,7 +109,7 @@ def _keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
-def _bound(host: str, port: int, shared: bool) -> socket.socket:
+def _open_socket(host: str, port: int, shared: bool) -> socket.socket:
     found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

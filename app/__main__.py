@@ -1,0 +1,5 @@
+"""``python -m app`` is ``digits``."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,120 @@
+"""Curves and comparisons of trainings, one function a figure.
+
+Draws without matplotlib's global state, so that several threads may. Each recipe has one colour in
+all figures; within it, a solid line is about D or real images, a dashed one about G or drawn ones.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from app.rendering import make_grid
+from models import classifier, versions
+from models.archs import ARCHS
+from models.manifest import Manifest
+from worker.recipes import RECIPES
+
+EPOCHS = (1, 2, 4, 10, 50, 100)  # whose images are shown, where a run has them
+
+COLORS: Mapping[str, str] = {name: f"C{number}" for number, name in enumerate(RECIPES)}
+OTHER_COLOR = "gray"  # of a recipe that this release does not know
+
+# objective → what the losses are called, and the axis of D's output with and without a Sigmoid
+LOSSES: Mapping[str, str] = {"bce": "binary cross-entropy", "logistic": "logistic", "wasserstein": "Wasserstein"}
+UNITS: Mapping[str, str] = {"bce": "nats", "logistic": "nats", "wasserstein": "difference of scores"}
+VERDICTS: Mapping[str, str] = {"bce": "logit", "logistic": "logit", "wasserstein": "score of the critic"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A version with all that was recorded of its training."""
+
+    manifest: Manifest
+    folder: Path
+    history: list[dict[str, Any]]  # one an epoch
+
+    @property
+    def title(self) -> str:
+        return f"{self.manifest.arch}, {self.manifest.recipe_name}"
+
+    @property
+    def color(self) -> str:
+        return COLORS.get(self.manifest.recipe_name, OTHER_COLOR)
+
+    def list_values(self, name: str) -> list[float]:
+        return [epoch[name] for epoch in self.history]
+
+
+def draw_samples(runs: Sequence[Run]) -> Figure:
+    """The same 64 latents after some epochs, a row each run."""
+    figure, rows = _make_panels(len(runs), len(EPOCHS), size=2.2)
+    for run, row in zip(runs, rows, strict=True):
+        images = versions.read_samples(run.folder).numpy()
+        shown = [epoch for epoch in EPOCHS if epoch <= len(images)]
+        if len(images) not in shown:
+            shown = [*shown, len(images)][-len(EPOCHS) :]
+        for axes in row:
+            axes.axis("off")
+        for axes, epoch in zip(row, shown, strict=False):
+            axes.imshow(make_grid(images[epoch - 1], 8, 1), cmap="gray", vmin=0, vmax=255)
+            axes.set_title(f"{run.title}, epoch {epoch}", fontsize=8)
+    return figure
+
+
+def draw_learning(runs: Sequence[Run]) -> Figure:
+    """Losses of D and G, and what D says of real and drawn images, by epoch; a row each run."""
+    figure, rows = _make_panels(len(runs), 2, size=3.2)
+    for run, (losses, verdicts) in zip(runs, rows, strict=True):
+        recipe = run.manifest.recipe
+        objective = str(recipe.get("objective"))
+        loss = LOSSES.get(objective, objective)
+        _draw_lines(losses, run, {"d_loss": f"loss of D ({loss})", "g_loss": f"loss of G ({loss})"})
+        losses.set_ylabel(f"loss, {UNITS.get(objective, 'no unit')}")
+        _draw_lines(verdicts, run, {"d_real": "D(real), mean of the epoch", "d_fake": "D(fake), mean of the epoch"})
+        verdicts.set_ylabel("probability of being real" if recipe.get("sigmoid") else VERDICTS.get(objective, "output"))
+    return figure
+
+
+def draw_fid(runs: Sequence[Run]) -> Figure:
+    """FID against the seconds of training, both logarithmic, a panel each architecture."""
+    figure, rows = _make_panels(1, len(ARCHS), size=3.8)
+    floor = classifier.facts().floors["fid"]
+    for arch, axes in zip(ARCHS, next(rows), strict=True):
+        for run in runs:
+            measured = [epoch for epoch in run.history if epoch.get("metrics")]
+            if run.manifest.arch == arch and measured:
+                seconds = [epoch["seconds"] for epoch in measured]
+                fid = [epoch["metrics"]["fid"] for epoch in measured]
+                axes.plot(seconds, fid, marker=".", label=run.manifest.recipe_name, color=run.color)
+        axes.axhline(floor, linestyle=":", color="black", label="real images (the floor)")
+        axes.set(title=arch, xscale="log", yscale="log", xlabel="training, seconds", ylabel="FID (less is better)")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,.0f}")
+            axis.set_minor_formatter(NullFormatter())
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _draw_lines(axes: Axes, run: Run, labels: Mapping[str, str]) -> None:
+    """Two series of a run's history by epoch: the first one solid, the second one dashed."""
+    epochs = run.list_values("epoch")
+    for (name, label), style in zip(labels.items(), ("-", "--"), strict=True):
+        marker = "." if len(epochs) < 30 else None
+        axes.plot(epochs, run.list_values(name), style, label=label, color=run.color, marker=marker)
+    axes.set_title(run.title, fontsize=9)
+    axes.set_xlabel("epoch")
+    axes.legend(fontsize=8)
+
+
+def _make_panels(rows: int, columns: int, size: float) -> tuple[Figure, Iterator[list[Axes]]]:
+    """A figure of ``rows`` × ``columns`` panels, ``size`` inches high each, and its rows."""
+    figure = Figure(figsize=(columns * size * 1.2, rows * size), dpi=100, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, (list(row) for row in grid)

@@ -1,0 +1,24 @@
+"""What every command says and how it fails. Its help texts and common options are here, too."""
+
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from models import seeds
+from worker.recipes import ArchName
+
+out = Console()
+err = Console(stderr=True)
+
+ArchOption = Annotated[ArchName, typer.Option(help="The architecture.")]
+VersionOption = Annotated[str | None, typer.Option(help="A number, or latest. Default: the best.")]
+ScaleOption = Annotated[int, typer.Option(min=1, max=8, help="Enlargement.")]
+ColumnsOption = Annotated[int | None, typer.Option(min=1, help="Of the grid. Default: near-square.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=seeds.MAX_SEED, help="Default: a fresh one.")]
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End the command with an error."""
+    err.print(f"[red]error:[/red] {message}", soft_wrap=True)
+    raise typer.Exit(code)

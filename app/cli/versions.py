@@ -1,0 +1,89 @@
+"""``digits models`` and ``report``: which versions there are, and how they compare."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.console import fail, out
+from worker.settings import STATE_DIR, Settings
+
+if TYPE_CHECKING:
+    from app.generators import Generators
+
+commands = typer.Typer()
+
+# Of the metrics, those that `digits models` has room for.
+METRICS = {
+    "FID": "fid",
+    "precision": "precision",
+    "recall": "recall",
+    "balance": "class_balance",
+    "confidence": "confidence",
+    "EMD": "emd",
+}
+
+
+@commands.command(epilog="Example: `DIGITS_MODEL_DIR=/srv/models digits models`")
+def models() -> None:
+    """List the versions there are, and which one answers by default (★)."""
+    from rich.table import Column, Table
+
+    from models import classifier
+
+    entries = load_generators().entries
+    right = [Column(title, justify="right") for title in METRICS]
+    table = Table("arch", "version", "recipe", "epochs", *right, "made", "source", "state")
+    for entry in entries:
+        facts = [""] * (len(METRICS) + 3)
+        if entry.loaded:
+            manifest = entry.loaded.manifest
+            made = f"{manifest.created_at:%Y-%m-%d %H:%M}"
+            facts = [manifest.recipe_name, str(manifest.epochs), *_format_metrics(manifest.metrics), made]
+        star = " ★" if entry.is_default else ""
+        table.add_row(entry.arch, f"{entry.version}{star}", *facts, entry.source, entry.state)
+    table.add_section()
+    table.add_row("real images", "", "", "", *_format_metrics(classifier.facts().floors), "", "", "")
+    out.print(table)
+    for entry in entries:  # below: the table has no room for reasons
+        if entry.problem:
+            out.print(f"{entry.arch} version {entry.version} is rejected: {entry.problem}", soft_wrap=True)
+
+
+@commands.command(epilog="Example: `digits report --output docs/report`")
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = STATE_DIR / "report",
+) -> None:
+    """Compare the trained versions: their pictures, learning curves, FID against time, all metrics.
+
+    Train with --measure-every to have a curve of FID.
+    """
+    from app import report
+
+    try:
+        written = report.write_report(report.find_runs(Settings().model_dir), output)
+    except OSError as error:
+        fail(f"cannot write the report: {error}")
+    for path in written:
+        out.print(str(path), soft_wrap=True)
+
+
+def load_generators() -> "Generators":
+    """All versions, loaded."""
+    from app.generators import Generators
+    from models import device
+
+    settings = Settings()
+    logging.disable(logging.INFO)  # the answer says it all
+    try:
+        found = Generators(settings.model_dir, device.resolve(settings.device))
+    except device.UnavailableDeviceError as error:
+        fail(str(error))
+    found.refresh()
+    return found
+
+
+def _format_metrics(metrics: Mapping[str, float]) -> list[str]:
+    return [f"{metrics[name]:.3g}" if name in metrics else "" for name in METRICS.values()]

@@ -1,0 +1,1 @@
+"""The service as processes of one machine: what starts, watches and ends them."""

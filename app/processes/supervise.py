@@ -1,0 +1,52 @@
+"""The loop that watches children until a signal comes, and their end.
+
+Must not know what the children are for.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+from app.processes.child import Child
+
+POLL_SECONDS = 0.1
+
+Groups = Sequence[Sequence[Child]]  # the children of one group are alike
+
+
+def watch(groups: Groups, stop: Sequence[int], on_look: Callable[[], None] = lambda: None) -> None:
+    """Start all children in order, and again those that die, until ``stop`` holds something."""
+    while not stop:
+        for group in groups:
+            for child in group:
+                child.watch()
+        on_look()
+        time.sleep(POLL_SECONDS)
+
+
+def end(groups: Groups) -> None:
+    """End the groups, the last one first; the children of a group are asked to end at the same time."""
+    for group in reversed(groups):
+        for child in group:
+            child.ask_to_end()
+        for child in group:
+            child.end()
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[list[int]]:
+    """A list that stays empty until SIGINT, SIGTERM or SIGHUP."""
+    received: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        received.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, remember) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

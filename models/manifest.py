@@ -1,0 +1,105 @@
+"""What a version says of itself: ``manifest.json``, and the names of the files beside it.
+
+The manifest tells how the version was made, how good it is, and the size and sum of every other file.
+"""
+
+import json
+import math
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
+
+GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
+SAMPLES, HISTORY, MANIFEST = "samples.npz", "history.jsonl", "manifest.json"
+FILES = (GENERATOR, DISCRIMINATOR, SAMPLES, HISTORY)  # that a manifest has the sums of
+
+SCHEMA_VERSION = 1
+
+
+class InvalidVersionError(Exception):
+    """A folder is not a whole, intact version of a known schema; the message is the reason. Train it again."""
+
+
+class Origin(BaseModel):
+    """How a version was made: enough to rebuild its networks and to run the training again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arch: str
+    latent_shape: tuple[int, ...]
+    latents: str  # a row of models.sampling.LATENTS
+    recipe: dict[str, Any]  # every hyperparameter
+    seed: int
+    epochs: int  # finished
+    dataset: str
+    dataset_sha256: str
+    device: str
+    threads: int
+    bfloat16: bool = False  # were the products of its training in bfloat16, or in float32?
+    torch: str
+    wall_seconds: float
+    created_at: datetime
+    command: str
+    job: str | None = None
+    metrics: dict[str, FiniteFloat] = {}  # those of models.metrics.measure
+    floors: dict[str, FiniteFloat] = {}  # the same of real training images
+    classifier_sha256: str | None = None  # the features in which they were measured
+
+    @property
+    def recipe_name(self) -> str:
+        return str(self.recipe.get("name"))
+
+
+class FileSum(BaseModel):
+    """Size and sum of one file of a version."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(Origin):
+    """``manifest.json``: how a version was made, and the sums of its files."""
+
+    schema_version: Literal[1] = 1
+    version: PositiveInt
+    files: dict[str, FileSum]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the generator's file."""
+        return self.files[GENERATOR].sha256
+
+    def rank(self, classifier_sha256: str) -> tuple[float, int, int]:
+        """Sorts the best version last: by FID; without one by epochs, so that no short trial comes first.
+
+        An FID counts in the features of the classifier with that sum alone: others cannot be compared.
+        """
+        comparable = self.classifier_sha256 == classifier_sha256
+        fid = self.metrics.get("fid", math.inf) if comparable else math.inf
+        return -fid, self.epochs, self.version
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of ``<arch>/<version>``; the files that it names are not looked at.
+
+    Raises:
+        InvalidVersionError: it is missing, damaged, of another schema, or of another folder.
+    """
+    try:
+        raw = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidVersionError(f"{MANIFEST} cannot be read: {error}") from error
+    schema = raw.get("schema_version") if isinstance(raw, dict) else None
+    if schema != SCHEMA_VERSION:
+        raise InvalidVersionError(f"unknown schema version {schema!r}; this release reads {SCHEMA_VERSION}")
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InvalidVersionError(f"{MANIFEST}: {field}: {first['msg']}") from error
+    if (manifest.arch, str(manifest.version)) != (folder.parent.name, folder.name):
+        raise InvalidVersionError(f"{MANIFEST} is of {manifest.arch} version {manifest.version}, not of this folder")
+    return manifest

@@ -1,0 +1,202 @@
+"""Write a version: three renames, each of which happens whole or not at all.
+
+1. The folder is written under a temporary name and gets its number. Of two hosts, one can win it.
+2. ``<model dir>/<arch>/.jobs/<job>/`` appears with the manifest. Of two runs of one job, one can
+   win it, however long the other has slept; none can after the job was closed without a version.
+   A training without a job leaves this step out.
+3. The manifest gets its name. Readers, to whom a folder without one does not exist, now see it.
+
+Where a publisher dies after the second rename, the next run of the job does the third.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from torch import Tensor
+
+from models import files
+from models.manifest import DISCRIMINATOR, FILES, GENERATOR, HISTORY, MANIFEST, SAMPLES, FileSum, Manifest, Origin
+from models.versions import PRETRAINED, list_numbers
+
+logger = logging.getLogger(__name__)
+
+_JOBS = ".jobs"  # of one architecture: job → the manifest of the version that it made
+_UNFINISHED = ".manifest.json"  # the manifest until its version is published
+_CLOSED = "closed"  # in place of a job's manifest: it has ended without a version
+
+
+class JobClosedError(Exception):
+    """The job has ended without a version and cannot have one any more. Queue a new job."""
+
+
+def require_writable(model_dir: Path, arch: str) -> None:
+    """Fail before a training rather than after it.
+
+    Raises:
+        OSError: no version of ``arch`` could be published to ``model_dir``.
+    """
+    folder = model_dir / arch
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def publish(
+    model_dir: Path,
+    origin: Origin,
+    *,
+    generator: Mapping[str, Tensor],
+    discriminator: Mapping[str, Tensor],
+    samples: Tensor,
+    history: Sequence[Mapping[str, Any]],
+    scratch: Path | None = None,
+) -> Manifest:
+    """Write a new version and return its manifest; its number is the next free one.
+
+    ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` one mapping an epoch. Numbers of
+    shipped versions are left out, so (arch, version) names one generator. Where another run of
+    the same job has made a version, that one is returned and nothing is left of this one.
+    ``scratch`` is the folder to write in first, on the same file system as ``model_dir``.
+
+    Raises:
+        OSError: the directory cannot be written; nothing of the version is left then.
+        JobClosedError: the job has ended without a version; nothing is left either.
+    """
+    content = {
+        GENERATOR: safetensors.torch.save(dict(generator)),
+        DISCRIMINATOR: safetensors.torch.save(dict(discriminator)),
+        SAMPLES: _archive(samples),
+        HISTORY: "".join(json.dumps(line) + "\n" for line in history).encode(),
+    }
+    sums = {name: FileSum(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in content.items()}
+    require_writable(model_dir, origin.arch)
+    arch_dir = model_dir / origin.arch
+    folder = (scratch or arch_dir) / f".publishing-{uuid.uuid4().hex}"
+    folder.mkdir()
+    try:
+        for name, data in content.items():
+            files.write(folder / name, data)
+        version = 1 + max([*list_numbers(PRETRAINED / origin.arch), *list_numbers(arch_dir)], default=0)
+        while True:
+            manifest = Manifest(**origin.model_dump(), version=version, files=sums)
+            data = manifest.model_dump_json(indent=2).encode() + b"\n"
+            files.write(folder / _UNFINISHED, data)
+            files.sync(folder)
+            if _rename(folder, arch_dir / str(version)):
+                break
+            version += 1
+        folder = arch_dir / str(version)
+        files.sync(arch_dir)
+        first = origin.job is None or _write_once(arch_dir / _JOBS, origin.job, MANIFEST, data)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if not first:
+        shutil.rmtree(folder, ignore_errors=True)  # the winner may be emptying it just now
+        winner = finish_publication(model_dir, origin.arch, str(origin.job))
+        if winner is None:
+            raise JobClosedError(f"job {origin.job} has ended without a version")
+        return winner
+    _show(folder)
+    if origin.job is not None:
+        files.sync(arch_dir / _JOBS)
+        _empty_unfinished(arch_dir, origin.job)
+    return manifest
+
+
+def finish_publication(model_dir: Path, arch: str, job: str) -> Manifest | None:
+    """The version that a job has made, None where there is none; readers see it from now on.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    try:
+        content = (model_dir / arch / _JOBS / job / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    manifest = Manifest.model_validate_json(content)
+    _show(model_dir / arch / str(manifest.version))
+    return manifest
+
+
+def close_job(model_dir: Path, arch: str, job: str) -> Manifest | None:
+    """Let no run of a job publish from now on; the version, where one has done so before.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    arch_dir = model_dir / arch
+    _write_once(arch_dir / _JOBS, job, _CLOSED, b"")
+    files.sync(arch_dir / _JOBS)
+    _empty_unfinished(arch_dir, job)
+    return finish_publication(model_dir, arch, job)
+
+
+def _show(folder: Path) -> None:
+    """Let readers see a version; more than one publisher may."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / _UNFINISHED).rename(folder / MANIFEST)
+        files.sync(folder)
+
+
+def _write_once(jobs: Path, job: str, name: str, data: bytes) -> bool:
+    """Write a file, alone in a folder, under a job's id; False where another run has done so.
+
+    Raises:
+        OSError: it cannot be written; nothing stands under the job's id then.
+    """
+    temporary = jobs / f".{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    try:
+        files.write(temporary / name, data)
+        files.sync(temporary)
+        return _rename(temporary, jobs / job)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _empty_unfinished(arch_dir: Path, job: str) -> None:
+    """Drop the weights that other runs of a job have left, none of which can be published any more.
+
+    Their folders stay: a run that has only slept removes its own, and shall not meet another's.
+    """
+    for number in list_numbers(arch_dir):
+        unfinished = arch_dir / str(number) / _UNFINISHED
+        try:
+            if unfinished.is_file() and json.loads(unfinished.read_bytes())["job"] == job:
+                for name in FILES:
+                    (unfinished.parent / name).unlink(missing_ok=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:  # the version of this job stands all the same
+            logger.warning("cannot look at %s: %s", unfinished, error)
+
+
+def _archive(samples: Tensor) -> bytes:
+    """As ``np.savez_compressed``, a quarter smaller: by LZMA, and each pixel of all epochs in a row."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as members, members.open("images.npy", "w") as images:
+        np.lib.format.write_array(images, np.asfortranarray(samples.numpy()), allow_pickle=False)
+    return archive.getvalue()
+
+
+def _rename(temporary: Path, target: Path) -> bool:
+    """Rename a folder; False where another one has taken the name."""
+    try:
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True

@@ -1,0 +1,119 @@
+"""Find and read versions: those in a model directory, and those that come with the code.
+
+A version is the immutable folder ``<model dir>/<arch>/<version>/`` with ``manifest.json`` and the
+files that it names (:data:`models.manifest.FILES`). A folder without a manifest does not exist
+here. Shipped versions lie in :data:`PRETRAINED`, in the same format.
+
+Weights are safetensors, samples an array archive that is read without pickle: nothing that is
+read here can run code. Every file is checked against its size and sum before it is used.
+"""
+
+import hashlib
+import io
+import json
+import lzma
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from models.archs import ARCHS
+from models.manifest import FILES, GENERATOR, HISTORY, MANIFEST, SAMPLES, InvalidVersionError, Manifest, read_manifest
+from models.sampling import LATENTS
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def find_folders(model_dir: Path) -> dict[tuple[str, int], Path]:
+    """(arch, version) → folder, of all versions that have a manifest, shipped ones included."""
+    found: dict[tuple[str, int], Path] = {}
+    for root in (PRETRAINED, model_dir):
+        for arch in ARCHS:
+            for version in list_numbers(root / arch):
+                folder = root / arch / str(version)
+                if (folder / MANIFEST).is_file():
+                    found[arch, version] = folder
+    return dict(sorted(found.items()))
+
+
+def list_numbers(arch_dir: Path) -> list[int]:
+    """The version numbers that are taken in a folder, by valid versions or not."""
+    try:
+        names = os.listdir(arch_dir)
+    except OSError:  # not there yet, or not to be read
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0")
+
+
+def read_generator(folder: Path) -> tuple[Manifest, nn.Sequential]:
+    """A verified version: its manifest and its generator, on the CPU, in eval mode.
+
+    Every file of the version is checked, so that a damaged one is found when it appears.
+
+    Raises:
+        InvalidVersionError: something is missing, damaged, or does not fit the architecture.
+    """
+    manifest = read_manifest(folder)
+    content = {name: _read_verified(folder, manifest, name) for name in FILES}
+    arch = ARCHS[manifest.arch]
+    if manifest.latents not in LATENTS:
+        raise InvalidVersionError(f"unknown distribution of latents {manifest.latents!r}")
+    if manifest.latent_shape != arch.latent_shape:
+        raise InvalidVersionError(f"latent shape {manifest.latent_shape}, expected {arch.latent_shape}")
+    G = arch.generator()
+    try:
+        weights = safetensors.torch.load(content[GENERATOR])
+        G.load_state_dict(weights)
+    except (SafetensorError, RuntimeError) as error:
+        raise InvalidVersionError(f"{GENERATOR} does not fit {arch.name}: {error}") from error
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise InvalidVersionError(f"{GENERATOR} holds values that are not finite")
+    return manifest, G.eval().requires_grad_(False)
+
+
+def read_samples(folder: Path) -> Tensor:
+    """The images of the same latents after each epoch: ``[epochs, n, 28, 28]`` uint8.
+
+    Raises:
+        InvalidVersionError: the version is damaged.
+    """
+    content = _read_verified(folder, read_manifest(folder), SAMPLES)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return torch.from_numpy(archive["images"]).contiguous()
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
+        raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """What was recorded of each epoch, the first one first.
+
+    Raises:
+        InvalidVersionError: the version is damaged.
+    """
+    content = _read_verified(folder, read_manifest(folder), HISTORY)
+    try:
+        return [json.loads(line) for line in content.splitlines()]
+    except ValueError as error:
+        raise InvalidVersionError(f"{HISTORY} cannot be read: {error}") from error
+
+
+def _read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
+    expected = manifest.files.get(name)
+    if expected is None:
+        raise InvalidVersionError(f"{MANIFEST} does not list {name}")
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise InvalidVersionError(f"{name} cannot be read: {error.strerror}") from error
+    if len(data) != expected.bytes:
+        raise InvalidVersionError(f"{name} has {len(data)} bytes, expected {expected.bytes}: truncated?")
+    if hashlib.sha256(data).hexdigest() != expected.sha256:
+        raise InvalidVersionError(f"{name} has another sha256 than {MANIFEST} says")
+    return data

@@ -1,0 +1,49 @@
+"""``digits serve`` whose answers say through which layers they came: ``X-Passed`` names them, outermost first.
+
+python -m tests.app.layered serve
+"""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import main
+from app.cli import cli
+
+NAMES = [layer.__name__ for layer in main.LAYERS]
+
+
+class Report:
+    """Outside of all layers: adds the header."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        passed: list[str] = []
+
+        async def send_with_header(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-passed", " ".join(passed).encode())]
+            await send(message)
+
+        await self._app({**scope, "passed": passed}, receive, send_with_header)
+
+
+def mark(name: str) -> type:
+    """A layer just within the layer ``name``: notes that a request came through that one."""
+
+    class Mark:
+        def __init__(self, app: ASGIApp) -> None:
+            self._app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if "passed" in scope:
+                scope["passed"].append(name)
+            await self._app(scope, receive, send)
+
+    return Mark
+
+
+main.LAYERS = (Report, *(part for layer in main.LAYERS for part in (layer, mark(layer.__name__))))  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,61 @@
+"""One way in: every request, to whatever route, passes through every layer."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app import main
+from app.engine import Engine
+from app.settings import ApiSettings
+from tests.app.layered import NAMES
+from tests.processes import running_api
+from worker.reconciler import Reconciler
+
+PARAMETERS = {"{arch}": "wgan", "{version}": "1", "{job_id}": "00000000-0000-4000-8000-000000000000"}
+
+
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("layered")
+    environment = {"DIGITS_REDIS_URL": valkey_url, "DIGITS_MODEL_DIR": str(folder)}
+    with running_api(folder, module="tests.app.layered", **environment) as client:
+        yield client
+
+
+def list_calls(client: httpx.Client) -> list[tuple[str, str]]:
+    """A method and a path for every operation, and for what is no operation."""
+    calls = [("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/nothing"), ("PUT", "/generate")]
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for name, value in PARAMETERS.items():
+            path = path.replace(name, value)
+        calls += [(method.upper(), path) for method in operations]
+    return calls
+
+
+def test_every_route_passes_through_every_layer(layered: httpx.Client) -> None:
+    calls = list_calls(layered)
+    assert len(calls) > 12
+    assert not any("{" in path for _, path in calls)
+    for method, path in calls:
+        for query in ({}, {"arch": "wgan"}):  # for /generate: an error, and a picture
+            answer = layered.request(method, path, params=query, json={} if method == "POST" else None)
+            assert answer.headers["x-passed"].split() == NAMES, (method, path, answer.status_code)
+
+
+def test_a_layer_may_refuse_what_the_others_then_never_see(layered: httpx.Client) -> None:
+    """Errors of layers are answered as those of routes are."""
+    for path in ("/generate?arch=wgan", "/train"):
+        answer = layered.post(path, content=b" " * (64 * 1024 + 1))
+        assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+        assert answer.headers["x-passed"] == "Problems"
+
+
+def test_nothing_runs_before_it_is_started(model_dir: Path, valkey_url: str) -> None:
+    before = set(threading.enumerate())
+    main.create_app(ApiSettings.model_validate({"redis_url": valkey_url, "model_dir": model_dir, "device": "cpu"}))
+    Engine(2, 0.0)
+    Reconciler(valkey_url, model_dir)
+    assert set(threading.enumerate()) == before

@@ -1,0 +1,126 @@
+"""How far a run is, and all that it needs to go on from there bit for bit.
+
+A saved state is one dictionary of tensors and numbers, so that ``torch.load(weights_only=True)``
+reads it. Where it is kept is the caller's business.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worker.recipes import Recipe
+from worker.schedules import Schedules
+from worker.step import Networks, make_rate
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What is recorded of one epoch; means are over its batches."""
+
+    epoch: int  # from 1
+    d_loss: float
+    g_loss: float
+    d_real: float  # mean D(real)
+    d_fake: float  # mean D(fake)
+    images_per_second: float
+    seconds: float  # of training since the run began, without those spent on measuring
+    metrics: Mapping[str, float] = field(default_factory=dict)  # where they were taken
+
+
+class Clock:
+    """The seconds of training since the run and the epoch began, over all the processes that took part."""
+
+    def __init__(self) -> None:
+        self._began = self._epoch_began = time.perf_counter()
+
+    def start_epoch(self) -> None:
+        self._epoch_began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def epoch_seconds(self) -> float:
+        return time.perf_counter() - self._epoch_began
+
+    def go_on(self, seconds: float, epoch_seconds: float) -> None:
+        now = time.perf_counter()
+        self._began, self._epoch_began = now - seconds, now - epoch_seconds
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        seconds, epoch_seconds = self.seconds, self.epoch_seconds
+        yield
+        self.go_on(seconds, epoch_seconds)
+
+
+@dataclass
+class Position:
+    """How far a run is."""
+
+    sums: Tensor  # [4] of the epoch under way: d_loss, d_real, d_fake, g_loss
+    number: int = 0  # steps done
+    order: Tensor | None = None  # of the images in the epoch under way; None between two epochs
+    history: list[Epoch] = field(default_factory=list)
+    samples: list[Tensor] = field(default_factory=list)  # an epoch each: [64, 28, 28] uint8
+    clock: Clock = field(default_factory=Clock)
+
+
+def take_state(seed: int, networks: Networks, schedules: Schedules, position: Position) -> State:
+    """All that a run needs to go on. Tensors are shared with the run: write or copy it before the next step."""
+    cuda = networks.device.type == "cuda"
+    return {
+        "recipe": asdict(networks.recipe),
+        "seed": seed,
+        "number": position.number,
+        "order": position.order,
+        "sums": position.sums,
+        "seconds": position.clock.seconds,
+        "epoch_seconds": position.clock.epoch_seconds,
+        "history": [asdict(epoch) for epoch in position.history],
+        "samples": position.samples,
+        "stateful": [part.state_dict() for part in _list_stateful(networks, schedules)],
+        "random": torch.get_rng_state(),
+        "cuda_random": torch.cuda.get_rng_state(networks.device) if cuda else None,
+    }
+
+
+def fits(state: State, recipe: Recipe, seed: int) -> bool:
+    """Whether a run of ``recipe`` and ``seed`` can go on from a state: it may be of another release."""
+    return state.get("recipe") == asdict(recipe) and state.get("seed") == seed
+
+
+def restore_state(state: State, networks: Networks, schedules: Schedules, position: Position) -> None:
+    """Put a run where it was when the state, which has to fit, was taken."""
+    device = networks.device
+    position.number = state["number"]
+    order = state["order"]
+    position.order = order.to(device) if order is not None and len(order) else None  # empty: an earlier release's None
+    position.sums.copy_(state["sums"])
+    position.history = [Epoch(**epoch) for epoch in state["history"]]
+    position.samples = list(state["samples"])
+    for part, saved in zip(_list_stateful(networks, schedules), state["stateful"], strict=True):
+        part.load_state_dict(saved)
+    for optimizer in (networks.g_optimizer, networks.d_optimizer):
+        for group in optimizer.param_groups:  # the run may have begun on another device
+            group["lr"] = make_rate(float(group["lr"]), device)
+            group["capturable"] = device.type == "cuda"
+    schedules.set_mode(position.number)
+    torch.set_rng_state(state["random"])
+    if state["cuda_random"] is not None:
+        torch.cuda.set_rng_state(state["cuda_random"], device)
+    position.clock.go_on(state["seconds"], state["epoch_seconds"])
+
+
+def _list_stateful(networks: Networks, schedules: Schedules) -> list[Any]:
+    """The parts that keep their own state, in the order in which it is saved."""
+    average = [] if schedules.average is None else [schedules.average]
+    return [networks.G, networks.D, *average, networks.g_optimizer, networks.d_optimizer, *schedules.rates]

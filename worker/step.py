@@ -1,0 +1,138 @@
+"""One training step: the discriminator learns from a batch of real images, then the generator.
+
+Losses are in ``worker.objectives``; the loop over steps and epochs is ``worker.training``. What
+changes from one step to the next, such as the learning rates, is in ``worker.schedules``.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.swa_utils import update_bn
+
+from models import mnist, sampling
+from models.archs import ARCHS, Arch
+from models.device import multiplies_bfloat16
+from worker.cuda_graphs import RecordedStep, TrainStep
+from worker.objectives import OBJECTIVES, PENALTIES
+from worker.recipes import Recipe
+
+_CALIBRATION = 1_024  # real images for the statistics of a discriminator that keeps them
+
+
+@dataclass
+class Networks:
+    """The two networks of a run, their optimisers, and how images go through them."""
+
+    recipe: Recipe
+    arch: Arch
+    G: nn.Module
+    D: nn.Module
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer
+    device: torch.device
+    bfloat16: bool  # products in bfloat16; weights, losses and the optimisers' steps stay float32
+    d_sees_batches: bool  # D's verdict on an image depends on the others: real and fake ones go apart
+
+    def make_latents(self, count: int) -> Tensor:
+        return sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
+
+    def draw_fake(self, count: int) -> Tensor:
+        return self._pass_through(self.G, self.make_latents(count))
+
+    def judge(self, images: Tensor) -> Tensor:
+        """D(images), ``[n, 1]`` or ``[n, 1, 1, 1]``."""
+        return self._pass_through(self.D, images)
+
+    def judge_both(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        if self.d_sees_batches:
+            return self.judge(real), self.judge(fake)
+        d_real, d_fake = self.judge(torch.cat([real, fake])).split(len(real))
+        return d_real, d_fake
+
+    def _pass_through(self, network: nn.Module, batch: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            out: Tensor = network(batch)
+        return out.float()
+
+
+def make_networks(recipe: Recipe, images: Tensor, device: torch.device) -> Networks:
+    """Fresh networks for ``recipe`` from torch's random state; ``images`` is ``[n, 28, 28]`` uint8 on ``device``."""
+    arch = ARCHS[recipe.arch]
+    G, D = arch.generator(), arch.discriminator(recipe.sigmoid)
+    for network in (G, D):
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster one
+    if recipe.d_eval:
+        some = mnist.scale(images[torch.randperm(len(images), device=device)[:_CALIBRATION]])
+        update_bn([some.view(-1, *arch.image_shape)], D)
+        D.eval()
+    return Networks(
+        recipe=recipe,
+        arch=arch,
+        G=G,
+        D=D,
+        g_optimizer=_make_optimizer(G, recipe.lr_g, recipe.betas, device),
+        d_optimizer=_make_optimizer(D, recipe.lr_d, recipe.betas, device),
+        device=device,
+        bfloat16=trains_in_bfloat16(arch, device),
+        d_sees_batches=D.training and any(isinstance(module, nn.BatchNorm2d) for module in D.modules()),
+    )
+
+
+def make_step(networks: Networks) -> TrainStep:
+    """The step as the networks are now: on a GPU it is to be made anew when one of them changes its mode."""
+    step = partial(_train_step, networks)
+    return RecordedStep(step, phases=networks.recipe.penalty_every) if networks.device.type == "cuda" else step
+
+
+def trains_in_bfloat16(arch: Arch, device: torch.device) -> bool:
+    """Whether training multiplies in bfloat16 there; its weights are float32 all the same."""
+    return arch.bfloat16 and multiplies_bfloat16(device)
+
+
+def make_rate(lr: float, device: torch.device) -> float | Tensor:
+    """A learning rate for ``device``: CUDA graphs keep a number as it was, but read a tensor anew."""
+    return torch.tensor(lr, device=device) if device.type == "cuda" else lr
+
+
+def _make_optimizer(network: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> Optimizer:
+    cuda = device.type == "cuda"
+    return Adam(network.parameters(), lr=make_rate(lr, device), betas=betas, fused=True, capturable=cuda)
+
+
+def _train_step(networks: Networks, number: int, real: Tensor) -> Tensor:
+    """The discriminator's steps on one batch, then one of the generator; ``number`` counts from 0.
+
+    Returns ``[4]``: d_loss, mean D(real), mean D(fake), g_loss, on the device, not yet read.
+    """
+    real = real.view(-1, *networks.arch.image_shape)
+    d_steps = networks.recipe.d_steps
+    d_means = torch.stack([_d_step(networks, number * d_steps + i, real) for i in range(d_steps)]).mean(dim=0)
+    return torch.cat([d_means, _g_step(networks, len(real)).view(1)])
+
+
+def _d_step(networks: Networks, number: int, real: Tensor) -> Tensor:
+    recipe = networks.recipe
+    with torch.no_grad():  # G learns nothing here: no graph through it
+        fake = networks.draw_fake(len(real))
+    d_real, d_fake = networks.judge_both(real, fake)
+    loss = OBJECTIVES[recipe.objective].d_loss(d_real, d_fake)
+    if recipe.penalty_weight and number % recipe.penalty_every == 0:
+        penalty = PENALTIES[recipe.penalty](networks.judge, real, fake)
+        loss = loss + recipe.penalty_weight * recipe.penalty_every * penalty
+    networks.d_optimizer.zero_grad()
+    loss.backward()
+    networks.d_optimizer.step()
+    return torch.stack([loss, d_real.mean(), d_fake.mean()]).detach()
+
+
+def _g_step(networks: Networks, count: int) -> Tensor:
+    networks.D.requires_grad_(False)  # D only judges: no gradients for its weights
+    loss = OBJECTIVES[networks.recipe.objective].g_loss(networks.judge(networks.draw_fake(count)))
+    networks.g_optimizer.zero_grad()
+    loss.backward()
+    networks.g_optimizer.step()
+    networks.D.requires_grad_(True)
+    return loss.detach()

@@ -1,0 +1,117 @@
+"""The worker: the one task, which hands a job to a child process, and the hooks around it.
+
+The only file that registers a task or a hook of Celery. Each job gets a fresh child process, and
+only that child imports torch.
+
+    digits worker
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from typing import Any
+
+import billiard
+from billiard.exceptions import WorkerLostError
+from celery import shared_task, signals
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from worker import broker
+from worker.connections import connect
+from worker.jobs import JobState, JobStore
+from worker.linux import signal_on_parent_death, yield_cores
+from worker.reconciler import Reconciler
+from worker.run import run_job
+from worker.settings import LOG_FORMAT, Settings
+
+logger = logging.getLogger(__name__)
+
+BROKER_SECONDS = 10.0  # for the broker to answer a worker, which has asked it to wait for a message for less
+DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
+NICENESS = 10  # of training, against 0 of an API that shares its cores
+
+# Set in the training child when it is to stop: the job goes back to the queue.
+_stopping = threading.Event()
+
+
+def serve(redis_url: str) -> None:
+    """Run a worker in this process until it is told to stop."""
+    celery = broker.make_celery(redis_url, socket_timeout=BROKER_SECONDS, socket_connect_timeout=BROKER_SECONDS)
+    celery.set_current()
+    celery.worker_main(
+        ["--quiet", "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    )
+
+
+@shared_task(name=broker.TRAIN)
+def train(job_id: str) -> None:
+    """Run one job, in the child."""
+    # Here and not at the child's start: billiard sets its own handlers after Celery's hooks.
+    # SIGTERM, also the one that the death of the parent sends, returns the job to the queue.
+    signal.signal(signal.SIGTERM, lambda *_: _stopping.set())
+    signal_on_parent_death(signal.SIGTERM)
+    yield_cores(NICENESS)
+
+    settings = Settings()
+    store, holder = _open_store(settings), _name_holder(os.getppid())
+    if run_job(job_id, store, holder, settings, _stopping.is_set) is JobState.QUEUED:
+        _wake(job_id, settings)
+
+
+@signals.setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+
+
+@signals.worker_ready.connect
+def _look_after_jobs(**_: Any) -> None:
+    """In the parent."""
+    settings = Settings()
+    Reconciler(settings.require_redis(), settings.model_dir).start()
+
+
+@signals.worker_shutting_down.connect
+def _stop_children(**_: Any) -> None:
+    """In the parent: Celery would wait for the training to end, so tell the child to stop."""
+
+    def send(number: int) -> None:
+        for child in billiard.active_children():
+            os.kill(child.pid, number)
+
+    send(signal.SIGTERM)
+    last_resort = threading.Timer(DRAIN_SECONDS, send, [signal.SIGKILL])
+    last_resort.daemon = True
+    last_resort.start()
+
+
+@signals.task_failure.connect
+def _record_lost_child(args: tuple[str, ...], exception: BaseException, **_: Any) -> None:
+    """In the parent: a child that was killed could not give its job back."""
+    if not isinstance(exception, WorkerLostError):
+        return
+    settings = Settings()
+    try:
+        if _open_store(settings).lose(args[0], _name_holder(os.getpid())):
+            logger.warning("the training process of job %s was lost", args[0])
+            _wake(args[0], settings)
+    except RedisError as error:  # its lease will run out
+        logger.warning("cannot record that job %s lost its training process: %s", args[0], error)
+
+
+def _wake(job_id: str, settings: Settings) -> None:
+    try:
+        broker.Publisher(settings.require_redis()).wake(job_id)
+    except OperationalError as error:  # the reconciler will
+        logger.warning("job %s is queued, but no worker could be told: %s", job_id, error)
+
+
+def _open_store(settings: Settings) -> JobStore:
+    return JobStore(connect(settings.require_redis()))
+
+
+def _name_holder(worker_pid: int) -> str:
+    """A name of one worker, which runs one child at a time."""
+    return f"{socket.gethostname()}:{worker_pid}"

@@ -1,0 +1,153 @@
+"""One training from data to version, for a job and for the command line: train, measure, publish.
+
+Puts together what ``worker.training`` must not know: files, the environment's settings, the metrics.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models import classifier, device, mnist, publishing, sampling
+from models import metrics as measures
+from models.archs import ARCHS
+from models.manifest import Manifest, Origin
+from worker import training
+from worker.recipes import RECIPES, Recipe
+from worker.settings import Settings
+from worker.state import State
+from worker.step import trains_in_bfloat16
+from worker.training import Measure, Progress, Trained
+
+
+class Trainer:
+    """A recipe, its data and its device on this machine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        arch: str,
+        recipe: str,
+        epochs: int | None,
+        seed: int,
+        wrap_measure: Callable[[Measure], Measure] = lambda measure: measure,
+    ) -> None:
+        """``epochs``: None for as many as the recipe names; ``wrap_measure`` may break a measurement off.
+
+        Raises:
+            OSError: no version of ``arch`` could be published to the model directory.
+            UnavailableDeviceError: the device of the settings does not exist here.
+            mnist.DatasetError: the data set is missing or damaged.
+        """
+        row = RECIPES[recipe][arch]
+        self.recipe = replace(row, epochs=epochs or row.epochs)
+        self.seed = seed
+        self._model_dir = settings.model_dir
+        publishing.require_writable(settings.model_dir, arch)
+        self._device = device.resolve(settings.device)
+        self._images = mnist.load(settings.data_dir)
+        self._measure = wrap_measure(make_measure(self.recipe, settings.data_dir))
+
+    def train(
+        self,
+        *,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+        measure_every: int | None,
+        on_state: Callable[[State], None] = lambda state: None,
+        resume: State | None = None,
+    ) -> Trained | None:
+        """As :func:`worker.training.train`.
+
+        Raises:
+            TrainingError: as there; and whatever the callbacks raise.
+        """
+        return training.train(
+            recipe=self.recipe,
+            images=self._images,
+            seed=self.seed,
+            device=self._device,
+            on_progress=on_progress,
+            should_stop=should_stop,
+            measure=self._measure,
+            measure_every=measure_every,
+            on_state=on_state,
+            resume=resume,
+        )
+
+    def measure(self, trained: Trained) -> Mapping[str, float]:
+        """The metrics of the last finished epoch; taken now, unless the run has just done so."""
+        if trained.history[-1].metrics:
+            return trained.history[-1].metrics
+        G = ARCHS[self.recipe.arch].generator()
+        G.load_state_dict(trained.generator)
+        return self._measure(G.eval())
+
+    def publish(
+        self, trained: Trained, metrics: Mapping[str, float], *, job: str | None = None, scratch: Path | None = None
+    ) -> Manifest:
+        """Publish what a run gave as a new version, with all that is needed to run it again.
+
+        Raises:
+            OSError, JobClosedError: as :func:`models.publishing.publish`.
+        """
+        recipe, where, last = self.recipe, self._device, trained.history[-1]
+        arch = ARCHS[recipe.arch]
+        origin = Origin(
+            arch=arch.name,
+            latent_shape=arch.latent_shape,
+            latents=recipe.latents,
+            recipe=asdict(recipe),
+            seed=self.seed,
+            epochs=last.epoch,
+            dataset=mnist.TRAIN_IMAGES,
+            dataset_sha256=mnist.SHA256[mnist.TRAIN_IMAGES],
+            device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
+            threads=torch.get_num_threads(),
+            bfloat16=trains_in_bfloat16(arch, where),
+            torch=torch.__version__,
+            wall_seconds=round(last.seconds, 1),
+            created_at=datetime.now(UTC),
+            command=(
+                f"digits train --arch {arch.name} --recipe {recipe.name} --epochs {recipe.epochs} --seed {self.seed}"
+            ),
+            job=job,
+            metrics=dict(metrics),
+            floors=classifier.facts().floors,
+            classifier_sha256=classifier.sha256(),
+        )
+        return publishing.publish(
+            self._model_dir,
+            origin,
+            generator=trained.generator,
+            discriminator=trained.discriminator,
+            samples=torch.stack(trained.samples),
+            history=[asdict(epoch) for epoch in trained.history],
+            scratch=scratch,
+        )
+
+
+def make_measure(recipe: Recipe, data_dir: Path) -> Measure:
+    """A function that measures a generator of ``recipe`` by the images of the seeds 0, 1, 2 ….
+
+    It takes about ten seconds.
+
+    Raises:
+        mnist.DatasetError: the test images are missing or damaged.
+    """
+    test_images = mnist.load(data_dir, mnist.TEST_IMAGES)
+
+    @cache  # seconds of work that a run which never measures does without
+    def real() -> measures.Real:
+        return measures.Real.of(test_images, classifier.load())
+
+    def measure(G: nn.Module) -> dict[str, float]:
+        z = sampling.make_latents(range(measures.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
+        return measures.measure(torch.cat([sampling.draw(G, some) for some in z.split(1_000)]), real())
+
+    return measure

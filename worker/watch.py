@@ -1,0 +1,128 @@
+"""What a job hears of its training: the loop's callbacks, as fields and events of the record, and saved states."""
+
+import base64
+import io
+import logging
+import pickle
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from worker import saved
+from worker.jobs import Standing
+from worker.lease import Lease, StoppedError
+from worker.recipes import Recipe
+from worker.state import State, fits
+from worker.training import Measure, Progress
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2  # between two looks whether a measurement is to be broken off
+SHOWN = 4  # columns and rows of the picture in a sample event
+
+
+class Watch:
+    """The callbacks of one job's training."""
+
+    def __init__(self, lease: Lease, folder: Path) -> None:
+        self._lease = lease
+        self._folder = folder
+        self._told = 0  # the last epoch that was told of
+        self._measured = 0  # the last one whose metrics were
+
+    def on_progress(self, progress: Progress) -> None:
+        fields: dict[str, float] = {
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "steps": progress.steps,
+            "images_per_second": round(progress.images_per_second, 1),
+            "eta_seconds": round(progress.eta_seconds, 1),
+        }
+        if last := progress.last:
+            fields |= {name: getattr(last, name) for name in ("d_loss", "g_loss", "d_real", "d_fake")}
+            if last.metrics and last.epoch > self._measured:
+                self.tell_metrics(last.epoch, last.metrics)
+        self._lease.show(fields)
+
+    def tell_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Tell of an epoch's metrics, once."""
+        if epoch > self._measured:
+            self._measured = epoch
+            self._lease.tell("metric", {"epoch": epoch, **metrics})
+
+    def on_state(self, state: State) -> None:
+        """Save the state; tell of an epoch that has just ended.
+
+        Raises:
+            NotHeldError: the job is another worker's.
+            OSError: the state cannot be written.
+        """
+        self._lease.require()
+        if self._lease.standing is Standing.CANCELED:
+            return
+        content = io.BytesIO()
+        torch.save(state, content)
+        saved.write(self._folder, state["number"], content.getvalue())
+        if state["history"] and state["history"][-1]["epoch"] > self._told:
+            self._tell(state["history"][-1], state["samples"][-1])
+
+    def find_state(self, recipe: Recipe) -> State | None:
+        """The newest state that an earlier run of the job has left and this one can go on from, if any."""
+        job = self._lease.job
+        for content in saved.read(self._folder):
+            try:
+                state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+                logger.warning("a saved state of job %s cannot be read: %s", job.id, error)
+                continue
+            if not fits(state, recipe, job.seed):
+                logger.warning("a saved state of job %s is of another recipe or release: left out", job.id)
+                continue
+            logger.info("job %s goes on at step %d", job.id, state["number"])
+            self._lease.show({"resumes": job.resumes + 1})
+            self._measured = max((epoch["epoch"] for epoch in state["history"] if epoch["metrics"]), default=0)
+            if state["history"]:  # again: the run that wrote this may have died before it was heard
+                self._tell(state["history"][-1], state["samples"][-1])
+            return state
+        return None
+
+    def break_off(self, measure: Measure) -> Measure:
+        """``measure``, but it raises StoppedError as soon as the run is to stop."""
+
+        def measure_or_stop(G: nn.Module) -> Mapping[str, float]:
+            found: list[Mapping[str, float] | Exception] = []
+
+            def call() -> None:
+                try:
+                    found.append(measure(G))
+                except Exception as error:
+                    found.append(error)
+
+            thread = threading.Thread(target=call, daemon=True, name="measure")
+            thread.start()
+            while thread.is_alive():
+                thread.join(POLL_SECONDS)
+                if self._lease.should_stop():
+                    raise StoppedError  # the process, which ends soon, takes the thread along
+            if isinstance(found[0], Exception):
+                raise found[0]
+            return found[0]
+
+        return measure_or_stop
+
+    def _tell(self, epoch: Mapping[str, object], samples: Tensor) -> None:
+        self._told = int(str(epoch["epoch"]))
+        self._lease.tell("epoch", {name: value for name, value in epoch.items() if name != "metrics"})
+        self._lease.tell("sample", {"epoch": self._told, "png": base64.b64encode(_draw_png(samples)).decode()})
+
+
+def _draw_png(samples: Tensor) -> bytes:
+    """The first 16 of ``[n, 28, 28]`` uint8 as a square picture."""
+    rows = samples[: SHOWN**2].unflatten(0, (SHOWN, SHOWN)).transpose(1, 2).flatten(0, 1).flatten(1)
+    content = io.BytesIO()
+    Image.fromarray(rows.numpy()).save(content, "png")
+    return content.getvalue()
