@@ -10,7 +10,7 @@ WORKDIR /app
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY constraints.txt ./
-# torch first and by itself: the largest layer, and the one that changes least
+# torch first, in a layer of its own: it is the largest layer and changes least often
 RUN pip install --constraint constraints.txt --extra-index-url "$TORCH_INDEX" torch
 COPY pyproject.toml README.md LICENSE ./
 COPY app app

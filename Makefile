@@ -19,19 +19,19 @@ run: $(INSTALLED) ## set everything up and start the service on port 8000
 test: $(INSTALLED) ## set everything up and run every test (TEST_TEXT)
 	$(VENV)/bin/pytest
 
-unprotected: $(INSTALLED) ## run the tests of faults without what they prove: each must fail
+unprotected: $(INSTALLED) ## run each fault test without the protection that it proves: all must fail
 	$(VENV)/bin/pytest -n 0 -rx --unprotected tests/system/test_faults.py
 
-soak: $(INSTALLED) ## hurt two workers and a Valkey at random, 20 times: every job must end
+soak: $(INSTALLED) ## 20 random faults in two workers and a Valkey: every job must end
 	$(VENV)/bin/python -m tests.system.soak
 
-bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing beside other servers (an hour; needs wrk)
+bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against other servers (an hour; needs wrk)
 	GOMP_SPINCOUNT=10000 $(VENV)/bin/python benchmarks/training.py
 	$(VENV)/bin/python benchmarks/serving/engine.py
 	$(VENV)/bin/python benchmarks/serving/compare.py --peers $(PEERS)
 	$(VENV)/bin/python benchmarks/serving/endure.py
 
-check: $(INSTALLED) ## lint, types, and who may import whom
+check: $(INSTALLED) ## check style, types and import rules
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy

@@ -1,1 +1,1 @@
-"""Answers people: the HTTP API, the command line, and everything on one machine."""
+"""What users meet: the HTTP API, the command line, and the whole service on one machine."""

@@ -1,7 +1,7 @@
-"""Curves and comparisons of trainings, one function a figure.
+"""Figures about trainings: one function per figure.
 
-Draws without matplotlib's global state, so that several threads may. Each recipe has one colour in
-all figures; within it, a solid line is about D or real images, a dashed one about G or drawn ones.
+The functions do not use matplotlib's global state, so several threads may draw at once. A recipe has
+the same colour in every figure. Solid lines show D or real images, dashed lines G or generated images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ from models.archs import ARCHS
 from models.manifest import Manifest
 from worker.recipes import RECIPES
 
-EPOCHS = (1, 2, 4, 10, 50, 100)  # whose images are shown, where a run has them
+EPOCHS = (1, 2, 4, 10, 50, 100)  # epochs whose images are shown, if the run has them
 
 COLORS: Mapping[str, str] = {name: f"C{number}" for number, name in enumerate(RECIPES)}
-OTHER_COLOR = "gray"  # of a recipe that this release does not know
+OTHER_COLOR = "gray"  # for a recipe that this release does not know
 
-# objective → what the losses are called, and the axis of D's output with and without a Sigmoid
+# objective → the name of its losses, their unit, and the label of D's output (without a Sigmoid)
 LOSSES: Mapping[str, str] = {"bce": "binary cross-entropy", "logistic": "logistic", "wasserstein": "Wasserstein"}
 UNITS: Mapping[str, str] = {"bce": "nats", "logistic": "nats", "wasserstein": "difference of scores"}
 VERDICTS: Mapping[str, str] = {"bce": "logit", "logistic": "logit", "wasserstein": "score of the critic"}
@@ -32,11 +32,11 @@ VERDICTS: Mapping[str, str] = {"bce": "logit", "logistic": "logit", "wasserstein
 
 @dataclass(frozen=True)
 class Run:
-    """A version with all that was recorded of its training."""
+    """A version and the record of its training."""
 
     manifest: Manifest
     folder: Path
-    history: list[dict[str, Any]]  # one an epoch
+    history: list[dict[str, Any]]  # one per epoch
 
     @property
     def title(self) -> str:
@@ -51,7 +51,7 @@ class Run:
 
 
 def draw_samples(runs: Sequence[Run]) -> Figure:
-    """The same 64 latents after some epochs, a row each run."""
+    """Images of the same 64 latents after some epochs, one row per run."""
     figure, rows = _make_panels(len(runs), len(EPOCHS), size=2.2)
     for run, row in zip(runs, rows, strict=True):
         images = versions.read_samples(run.folder).numpy()
@@ -67,7 +67,7 @@ def draw_samples(runs: Sequence[Run]) -> Figure:
 
 
 def draw_learning(runs: Sequence[Run]) -> Figure:
-    """Losses of D and G, and what D says of real and drawn images, by epoch; a row each run."""
+    """Losses of D and G, and D's output for real and generated images, by epoch; one row per run."""
     figure, rows = _make_panels(len(runs), 2, size=3.2)
     for run, (losses, verdicts) in zip(runs, rows, strict=True):
         recipe = run.manifest.recipe
@@ -81,7 +81,7 @@ def draw_learning(runs: Sequence[Run]) -> Figure:
 
 
 def draw_fid(runs: Sequence[Run]) -> Figure:
-    """FID against the seconds of training, both logarithmic, a panel each architecture."""
+    """FID against the seconds of training, both axes logarithmic; one panel per architecture."""
     figure, rows = _make_panels(1, len(ARCHS), size=3.8)
     floor = classifier.facts().floors["fid"]
     for arch, axes in zip(ARCHS, next(rows), strict=True):
@@ -103,7 +103,7 @@ def draw_fid(runs: Sequence[Run]) -> Figure:
 
 
 def _draw_lines(axes: Axes, run: Run, labels: Mapping[str, str]) -> None:
-    """Two series of a run's history by epoch: the first one solid, the second one dashed."""
+    """Draw two series of a run's history by epoch: the first one solid, the second one dashed."""
     epochs = run.list_values("epoch")
     for (name, label), style in zip(labels.items(), ("-", "--"), strict=True):
         marker = "." if len(epochs) < 30 else None
@@ -114,7 +114,7 @@ def _draw_lines(axes: Axes, run: Run, labels: Mapping[str, str]) -> None:
 
 
 def _make_panels(rows: int, columns: int, size: float) -> tuple[Figure, Iterator[list[Axes]]]:
-    """A figure of ``rows`` × ``columns`` panels, ``size`` inches high each, and its rows."""
+    """A figure of ``rows`` × ``columns`` panels, each ``size`` inches high, and its rows of axes."""
     figure = Figure(figsize=(columns * size * 1.2, rows * size), dpi=100, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
     return figure, (list(row) for row in grid)

@@ -1,4 +1,4 @@
-"""What routes are given: typed aliases for the resources that ``create_app`` owns."""
+"""Typed aliases that give routes the resources that ``create_app`` owns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ from worker.jobs import JobStore
 
 T = TypeVar("T")
 
-ANSWER_SECONDS = 2.5  # for Redis, however many callers wait for it
-MAX_THREADS = 40  # callers at a time; a call that is given up still ends in its thread, a second or two later
+ANSWER_SECONDS = 2.5  # for an answer of Redis, including the wait for a free thread
+MAX_THREADS = 40  # calls at a time; a call that timed out keeps its thread for a second or two more
 
 
 @dataclass(frozen=True)
 class JobQueue:
-    """The way to the worker: job records, wake-ups, events."""
+    """The connections to the worker: job records, wake-ups, events."""
 
     jobs: JobStore
     publisher: Publisher
@@ -33,7 +33,7 @@ class JobQueue:
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_THREADS))
 
     async def ask(self, call: Callable[..., T], *arguments: Any) -> T:
-        """``call(*arguments)`` in a thread. These threads are apart: no caller of another route waits for one.
+        """Run ``call(*arguments)`` in a thread. These threads are separate, so other routes never wait for one.
 
         Raises:
             UnavailableError: there is no answer within ``ANSWER_SECONDS``.
@@ -49,33 +49,29 @@ class JobQueue:
 
 @dataclass(frozen=True)
 class Resources:
-    """Everything with a lifetime, as ``app.state.resources``."""
+    """Everything that must be opened and closed, kept in ``app.state.resources``."""
 
     generators: Generators
     engine: Engine
-    deadline_seconds: float  # of a picture
+    deadline_seconds: float  # for drawing a picture
     job_queue: JobQueue | None  # None: no Redis is configured
 
 
-def get_resources(request: Request) -> Resources:
+async def get_resources(request: Request) -> Resources:  # async, or FastAPI would call it in a thread
     resources: Resources = request.app.state.resources
     return resources
 
 
-async def _get_resources(request: Request) -> Resources:  # async, or FastAPI would call it in a thread
-    return get_resources(request)
-
-
-async def _get_generators(resources: Annotated[Resources, Depends(_get_resources)]) -> Generators:
+async def _get_generators(resources: Annotated[Resources, Depends(get_resources)]) -> Generators:
     return resources.generators
 
 
-async def _get_job_queue(resources: Annotated[Resources, Depends(_get_resources)]) -> JobQueue:
+async def _get_job_queue(resources: Annotated[Resources, Depends(get_resources)]) -> JobQueue:
     if resources.job_queue is None:
         raise UnavailableError("training needs redis: set DIGITS_REDIS_URL, or start the service with `digits up`")
     return resources.job_queue
 
 
-ResourcesDep = Annotated[Resources, Depends(_get_resources)]
+ResourcesDep = Annotated[Resources, Depends(get_resources)]
 GeneratorsDep = Annotated[Generators, Depends(_get_generators)]
 JobQueueDep = Annotated[JobQueue, Depends(_get_job_queue)]

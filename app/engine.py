@@ -1,11 +1,11 @@
-"""The hot path off the event loop: seeds → passes of images → encoded answers.
+"""The hot path, off the event loop: seeds → passes of images → encoded answers.
 
-A thread takes what waits and draws it, up to ``inference.BATCH`` images of one version at a time.
-The images of a pass may belong to several requests: they gather while the thread is busy. A request
-that needs several passes queues again for each, behind the others, so that small ones do not wait
-for large ones. The thread that draws the last image of a request encodes its answer.
+A thread takes up to ``inference.BATCH`` waiting images of one version and draws them in one pass.
+Requests that arrive while the threads are busy may share a pass. A request that needs several passes
+goes to the end of the queue after each one, so that small requests do not wait for large ones. The
+thread that draws the last image of a request encodes its answer.
 
-Must not know of HTTP, nor of where seeds come from.
+Must not know of HTTP, or where seeds come from.
 """
 
 import asyncio
@@ -24,16 +24,16 @@ from app.generators import LoadedVersion
 from app.rendering import Encode, Images
 from models.inference import BATCH
 
-Part = tuple["_Request", range]  # of a pass: which images of which request
+Part = tuple["_Request", range]  # of a pass: a request, and which of its images
 
-MAX_IMAGES = 64 * 1024  # of requests that have no answer yet
-MAX_REQUESTS = 4096  # of these
+MAX_IMAGES = 64 * 1024  # of all unanswered requests together
+MAX_REQUESTS = 4096  # unanswered
 FIRST_GUESS_SECONDS = 100e-6
-SMOOTHING = 0.1  # the weight of the last pass
+SMOOTHING = 0.1  # the weight of the last pass in the moving average
 
 
 class EngineBusyError(Exception):
-    """Too many images or requests wait already. Try again in ``retry_seconds``."""
+    """Too many images or requests are waiting; try again after ``retry_seconds``."""
 
     def __init__(self, requests: int, images: int, retry_seconds: int) -> None:
         super().__init__(f"{requests} requests with {images} images are waiting; try again in {retry_seconds} s")
@@ -46,7 +46,7 @@ class _Request:
     seeds: Sequence[int]
     encode: Encode
     answer: asyncio.Future[bytes]
-    images: Images  # what is drawn so far
+    images: Images  # filled while they are drawn
     arrived: float
     begun: int = 0  # images that a thread has taken
     drawn: int = 0
@@ -54,31 +54,32 @@ class _Request:
 
 
 class Engine:
-    """Draws and encodes in threads of its own, between ``start`` and ``close``."""
+    """Draws and encodes in its own threads, from ``start`` to ``close``."""
 
     def __init__(self, threads: int, wait_seconds: float) -> None:
-        """``wait_seconds``: how long a pass that is not full waits for more while another is under way."""
+        """``wait_seconds``: how long a pass waits for more images if it is not full and another pass is running."""
         self._loop: asyncio.AbstractEventLoop
         self._wait_seconds = wait_seconds
-        self._changed = threading.Condition()  # guards what follows
-        self._queues: dict[LoadedVersion, deque[_Request]] = {}  # none is empty; the first one is next
-        self._requests = 0  # that have no answer yet
-        self._images = 0  # of these
-        self._passes = 0  # under way
-        self._image_seconds = FIRST_GUESS_SECONDS  # of a thread for an image, smoothed
+        self._changed = threading.Condition()  # guards the attributes below
+        self._queues: dict[LoadedVersion, deque[_Request]] = {}  # none is empty; the first one is served next
+        self._requests = 0  # unanswered
+        self._images = 0  # of the unanswered requests
+        self._passes = 0  # running
+        self._image_seconds = FIRST_GUESS_SECONDS  # that one thread takes for an image, smoothed
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"engine-{i}") for i in range(threads)]
 
     def start(self) -> None:
-        """Begin to draw. Answers are given in the event loop that runs now."""
+        """Start the threads. They give their answers to the event loop that is running now."""
         self._loop = asyncio.get_running_loop()
         for thread in self._threads:
             thread.start()
 
     def submit(self, version: LoadedVersion, seeds: Sequence[int], encode: Encode) -> asyncio.Future[bytes]:
-        """The answer to come: ``encode`` of the images of ``seeds`` (``[len(seeds), 28, 28]``), in their order.
+        """Queue a request. The future gets ``encode(images)``: ``[len(seeds), 28, 28]``, in the order of ``seeds``.
 
-        Cancel it or end it otherwise, and what is not drawn yet never is. It may hold what ``encode`` raises.
+        If drawing or encoding fails, the future gets the exception. If the caller cancels the future, or
+        sets its result or exception, the engine does not draw the rest of the images.
 
         Raises:
             EngineBusyError: too much is waiting.
@@ -97,7 +98,7 @@ class Engine:
         return request.answer
 
     def close(self) -> None:
-        """End the threads; what is waiting is canceled."""
+        """Cancel all waiting requests and end the threads."""
         with self._changed:
             self._closed = True
             for queue in self._queues.values():
@@ -108,7 +109,7 @@ class Engine:
             thread.join()
 
     def _work(self) -> None:
-        torch.set_num_threads(1)  # the threads run beside each other
+        torch.set_num_threads(1)  # the engine's own threads use all cores
         while parts := self._next_pass():
             began = time.perf_counter()
             complete = self._draw(parts)
@@ -123,7 +124,7 @@ class Engine:
                 self._loop.call_soon_threadsafe(_give, answers)
 
     def _next_pass(self) -> list[Part]:
-        """Wait for work and take up to ``BATCH`` images of one version; none when the engine is closed."""
+        """Wait for work and take up to ``BATCH`` images of one version; return nothing once the engine is closed."""
         with self._changed:
             while not self._closed:
                 if not self._queues:
@@ -138,7 +139,7 @@ class Engine:
             return []
 
     def _seconds_to_wait(self) -> float:
-        """For how many seconds the next pass is to wait for more images."""
+        """The seconds that the next pass should still wait for more images."""
         queue = next(iter(self._queues.values()))
         if not self._passes or sum(len(request.seeds) - request.begun for request in islice(queue, BATCH)) >= BATCH:
             return 0.0
@@ -168,7 +169,7 @@ class Engine:
         return parts
 
     def _draw(self, parts: list[Part]) -> list[_Request]:
-        """Draw a pass; the requests of which nothing is left to draw."""
+        """Draw a pass; return the requests that are complete now."""
         error: Exception | None = None
         try:
             seeds = [seed for request, taken in parts for seed in request.seeds[taken.start : taken.stop]]
@@ -199,7 +200,7 @@ def _encode(request: _Request) -> bytes | Exception:
 
 def _give(answers: list[tuple[asyncio.Future[bytes], bytes | Exception]]) -> None:
     for future, answer in answers:
-        if future.done():  # nobody waits for it
+        if future.done():  # nobody waits for this answer any more
             continue
         if isinstance(answer, bytes):
             future.set_result(answer)

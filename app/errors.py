@@ -1,4 +1,4 @@
-"""What goes wrong, as an answer: every error becomes ``application/problem+json`` here and nowhere else.
+"""Errors as answers: every error becomes ``application/problem+json`` here and nowhere else.
 
 Routes and layers raise these:
 
@@ -11,9 +11,10 @@ Routes and layers raise these:
     ├── UnprocessableError    422
     └── UnavailableError      503
 
-``models``, ``worker`` and the engine raise errors of their own, which know nothing of HTTP;
-:data:`_TRANSLATIONS` says what answer each of them is. The problem's members are those of RFC 9457,
-and ``errors``: one ``{field, detail, bound}`` for each thing that is wrong with the input.
+``models``, ``worker`` and the engine raise their own errors, which know nothing of HTTP.
+:data:`_TRANSLATIONS` maps each of them to an answer: to one of the above, to a 429 or to a 504. A
+problem has the members of RFC 9457, and ``errors``: one ``{field, detail, bound}`` for each mistake in
+the input.
 """
 
 import logging
@@ -30,7 +31,7 @@ from starlette.exceptions import HTTPException
 from app.engine import EngineBusyError
 from app.generators import UnknownVersionError
 from app.rendering import ImpossiblePictureError
-from app.waiting import TooLateError
+from app.waiting import ClientGoneError, TooLateError
 from worker.jobs import KeyReusedError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ REDIS_AWAY = "redis, which holds the jobs, does not answer; try again later"
 
 
 class ServiceError(HTTPException):
-    """An answer other than the one that was asked for."""
+    """The service cannot give the answer that was asked for; ``detail`` says why and what to do."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -53,49 +54,49 @@ class ServiceError(HTTPException):
 
 
 class NotFoundError(ServiceError):
-    """There is no such version, job or path. Look at the list that the answer or its collection gives."""
+    """There is no such version, job or path; choose one that the answer, ``/models`` or ``/jobs`` lists."""
 
     status = HTTPStatus.NOT_FOUND
 
 
 class NotAcceptableError(ServiceError):
-    """None of the formats in ``Accept`` can be made. Ask for one that the answer names."""
+    """None of the formats in ``Accept`` can be made; ask for one that the answer names."""
 
     status = HTTPStatus.NOT_ACCEPTABLE
 
 
 class ConflictError(ServiceError):
-    """The thing is in a state that does not allow the call, as a job that has ended. Look at it first."""
+    """The state of a resource does not allow the call, for example of an ended job; look at the state first."""
 
     status = HTTPStatus.CONFLICT
 
 
 class TooLargeError(ServiceError):
-    """The body is larger than the bound. Send less."""
+    """The body is larger than the limit; send less."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class UnsupportedMediaError(ServiceError):
-    """The body is of another media type than the call takes. Send the one that the answer names."""
+    """The body has a media type that the call does not accept; send the one that the answer names."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 
 
 class UnprocessableError(ServiceError):
-    """The input is wrong. Mend the field that the answer names, within its bound."""
+    """The input is wrong; correct the field that the answer names, within its bound."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 class UnavailableError(ServiceError):
-    """A part that the call needs is away. Try again later, or start it."""
+    """A part that the call needs is not available; start it, or try again later."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class Problem(JSONResponse):
-    """One problem as its own media type."""
+    """The response for one problem (RFC 9457)."""
 
     media_type = "application/problem+json"
 
@@ -114,12 +115,12 @@ class Problem(JSONResponse):
 
 
 def answer(error: Exception) -> Problem:
-    """The answer to any error; one that nobody has foreseen is logged and becomes a 500."""
+    """The response for any error. An unexpected error is logged and becomes a 500."""
     for kind, translate in _TRANSLATIONS.items():
         if isinstance(error, kind):
             return translate(error)
-    logger.error("an error that nobody has foreseen", exc_info=error)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "this is our fault; the log of the service has the reason")
+    logger.error("unexpected error", exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the service has the reason")
 
 
 def _translate_http(error: HTTPException) -> Problem:
@@ -146,7 +147,7 @@ def _translate_redis(error: Exception) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, REDIS_AWAY)
 
 
-# The first row whose class fits says what the answer is.
+# The first row whose class matches the error decides the answer.
 _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     HTTPException: _translate_http,
     RequestValidationError: _translate_validation,
@@ -154,8 +155,9 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     ImpossiblePictureError: lambda error: _translate_http(UnprocessableError(str(error), field="scale")),
     EngineBusyError: _translate_busy,
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
+    ClientGoneError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),  # nobody reads it
     KeyReusedError: lambda error: _translate_http(
-        UnprocessableError("this key came before with another body; use a new key", field="Idempotency-Key")
+        UnprocessableError("this key was used before with another body; use a new key", field="Idempotency-Key")
     ),
     RedisError: _translate_redis,
     OperationalError: _translate_redis,
@@ -163,7 +165,7 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
 
 
 def _translate_item(item: Mapping[str, Any]) -> FieldError:
-    """One of pydantic's errors: ``loc`` is (where, field, …), ``ctx`` holds the bound."""
+    """Translate one of pydantic's errors: ``loc`` is (where, field, …), ``ctx`` holds the bound."""
     where, *path = item["loc"]
     named = isinstance(path[0], str) if path else False
     field = ".".join(str(part) for part in path) if named else str(where)

@@ -1,7 +1,7 @@
-"""The versions in memory: found in the model directory, verified, warmed, swapped in while running.
+"""The versions in memory: found in the model directory, verified, warmed up, swapped in while running.
 
-A version that cannot be used is kept as rejected, with the reason, and looked at again when its
-files change; whatever was loaded before stays.
+A version that cannot be used is listed as rejected, with the reason, and is read again when its files
+change. If the files of a loaded version are damaged later, the loaded version stays in use.
 """
 
 import asyncio
@@ -33,23 +33,23 @@ Signature = tuple[tuple[str, int, int, int], ...]  # of each file: name, inode, 
 
 
 class UnknownVersionError(Exception):
-    """No version answers to that name, or it is rejected. Choose one of ``loaded``, or train one."""
+    """The version does not exist or is rejected; choose one of ``loaded``, or train one."""
 
     def __init__(self, message: str, *, field: str = "version", loaded: Sequence[int] = ()) -> None:
         super().__init__(message)
-        self.field = field  # of the request: version or arch
+        self.field = field  # the wrong field of the request: version or arch
         self.loaded = list(loaded)
 
 
 class State(StrEnum):
-    """Whether a version can be drawn from."""
+    """Whether a version can draw."""
 
     LOADED = "loaded"
     REJECTED = "rejected"
 
 
 class Source(StrEnum):
-    """Where a version is from."""
+    """Where a version comes from."""
 
     SHIPPED = "shipped"  # with the code
     TRAINED = "trained"  # here, or on another host that shares the model directory
@@ -57,27 +57,27 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class LoadedVersion:
-    """A version that is ready to draw; equal to itself alone."""
+    """A version that is ready to draw. It is equal only to itself."""
 
     manifest: Manifest
     inference: Inference
 
     def draw(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """``[len(seeds), 28, 28]``, one a seed; at most ``inference.BATCH``. Safe in several threads."""
+        """One image per seed, ``[len(seeds), 28, 28]``; at most ``inference.BATCH`` seeds. Thread-safe."""
         return self.inference(sampling.make_latents(seeds, self.manifest.latent_shape, self.manifest.latents)).numpy()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A version's folder as it was last looked at."""
+    """What was found when a version's folder was last read."""
 
     arch: str
     version: int
     source: Source
     signature: Signature
     loaded: LoadedVersion | None
-    problem: str | None  # why it is rejected, or what has happened to its files since it was loaded
-    is_default: bool = False  # it answers where a request names no version
+    problem: str | None  # why it is rejected, or what happened to its files after it was loaded
+    is_default: bool = False  # it is used if a request names no version
 
     @property
     def state(self) -> State:
@@ -86,31 +86,31 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """All versions at one moment, and which of them answers to what a request may say."""
+    """All versions at one moment, and which one a request's (arch, version) means."""
 
     entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
     answering: dict[tuple[str, str | None], LoadedVersion] = field(default_factory=dict)
 
 
 class Generators:
-    """All versions of one model directory and the shipped ones. Reading it needs no lock."""
+    """All versions of one model directory, and the shipped ones. Readers need no lock."""
 
     def __init__(self, model_dir: Path, device: torch.device) -> None:
         self._model_dir = model_dir
         self._device = device
         self._looking = threading.Lock()
-        self._looked = -math.inf  # when the last look began
+        self._looked = -math.inf  # when the last refresh began
         self._snapshot = _Snapshot()
 
     @property
     def entries(self) -> list[Entry]:
-        """By architecture and version."""
+        """All versions, sorted by architecture and number."""
         return list(self._snapshot.entries.values())
 
     def refresh(self) -> None:
-        """Look at the directory: load what is new or changed, forget what is gone.
+        """Read the directory: load new and changed versions, forget removed ones.
 
-        Those who call it while somebody looks share one look after that.
+        All callers that arrive during a refresh share the next one.
         """
         called = time.monotonic()
         with self._looking:
@@ -121,16 +121,16 @@ class Generators:
             self._snapshot = _compose([self._look(key, folder) for key, folder in folders.items()])
 
     async def look_again(self) -> None:
-        """:meth:`refresh` off the event loop; while the directory cannot be read, what is loaded stays."""
+        """:meth:`refresh` off the event loop. If the directory cannot be read, all loaded versions stay."""
         try:
             await asyncio.to_thread(self.refresh)
         except Exception:
-            logger.exception("cannot look at the model directory")
+            logger.exception("cannot read the model directory")
 
     async def find(self, get: Callable[[str, str | None], T], arch: str, version: str | None) -> T:
-        """:meth:`get` or :meth:`get_entry`, and once more after a look at the directory where it finds none.
+        """Call ``get``: :meth:`get` or :meth:`get_entry`. If it finds nothing, refresh and call it again.
 
-        A version that is asked for by its number may be a moment old.
+        The refresh finds a numbered version that was published a moment ago.
 
         Raises:
             UnknownVersionError: as ``get``.
@@ -144,7 +144,7 @@ class Generators:
         return get(arch, version)
 
     def get(self, arch: str, version: str | None = None) -> LoadedVersion:
-        """The version of a number, or the ``latest``; None for the default: the best.
+        """The version with this number, or the ``latest`` one. None means the default: the best one.
 
         Raises:
             UnknownVersionError: there is no such version, or it is rejected.
@@ -157,7 +157,7 @@ class Generators:
         raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
 
     def get_entry(self, arch: str, version: str | None) -> Entry:
-        """What is known of a version, loaded or not.
+        """What is known about a version, loaded or not.
 
         Raises:
             UnknownVersionError: there is no such version.
@@ -182,7 +182,7 @@ class Generators:
             said, network = versions.read_generator(folder)
             loaded = LoadedVersion(said, Inference(network, said.latent_shape, self._device))
             logger.info("loaded %s version %d", arch, version)
-        except Exception as error:  # one bad folder must not keep the others from being found
+        except Exception as error:  # one bad folder must not hide the others
             problem = str(error) if isinstance(error, InvalidVersionError) else f"{type(error).__name__}: {error}"
             logger.warning("rejected %s version %d: %s", arch, version, problem)
         source = Source.SHIPPED if versions.PRETRAINED in folder.parents else Source.TRAINED
@@ -190,7 +190,7 @@ class Generators:
 
 
 def _compose(entries: Sequence[Entry]) -> _Snapshot:
-    """What answers to each architecture and version: a number, ``latest``, or None for the best."""
+    """The snapshot in which each architecture has its numbers, ``latest``, and None for the best version."""
     present = classifier.sha256()
     loaded = [entry.loaded for entry in entries if entry.loaded]
     by_preference = sorted(loaded, key=lambda one: one.manifest.rank(present))
@@ -208,7 +208,7 @@ def _compose(entries: Sequence[Entry]) -> _Snapshot:
 
 
 def _sign(folder: Path) -> Signature:
-    """What changes when a file of the folder does."""
+    """A value that changes when a file of the folder changes."""
     found = []
     for name in (manifest.MANIFEST, *manifest.FILES):
         try:

@@ -1,7 +1,7 @@
 """The application: every resource, every route, and the layers around all routes. Importing it starts nothing.
 
-A request has one way in: through :data:`LAYERS`, outermost first, to its route. A new layer is one
-row there; a new set of routes is one row of :data:`ROUTES`.
+Every request passes through :data:`LAYERS`, outermost first, to its route. A new layer is one row
+there; a new set of routes is one row of :data:`ROUTES`.
 
     digits serve
 """
@@ -29,7 +29,7 @@ from worker.connections import connect, connect_to_events
 from worker.jobs import JobStore
 from worker.reconciler import Reconciler
 
-REFRESH_SECONDS = 1.0  # between two looks at the model directory
+REFRESH_SECONDS = 1.0  # between two reads of the model directory
 
 # Around every route, outermost first.
 LAYERS = (
@@ -42,7 +42,7 @@ ROUTES = (generate, models, jobs, health)  # the busiest first
 
 
 class Application(FastAPI):
-    """FastAPI with our layers in place of its own: errors have one handler, and nothing stands outside of it."""
+    """FastAPI with our layers in place of its own, so that one handler answers every error."""
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router
@@ -52,7 +52,7 @@ class Application(FastAPI):
 
 
 def create_app(settings: ApiSettings) -> Application:
-    """The API over one model directory and, where one is configured, one Redis.
+    """The API over one model directory and, if one is configured, one Redis.
 
     Raises:
         UnavailableDeviceError: the device of the settings does not exist here.
@@ -67,7 +67,7 @@ def create_app(settings: ApiSettings) -> Application:
         async with _open_job_queue(settings) as job_queue:
             app.state.resources = Resources(generators, engine, settings.deadline_seconds, job_queue)
             gc.collect()
-            gc.freeze()  # what is loaded stays; to look through it again took 0.1 s, in which nobody was answered
+            gc.freeze()  # what is loaded stays: each collection that searched it blocked all answers for 0.1 s
             engine.start()
             watcher = asyncio.create_task(_keep_fresh(generators))
             try:
@@ -83,13 +83,13 @@ def create_app(settings: ApiSettings) -> Application:
         lifespan=lifespan,
     )
     for part in ROUTES:
-        app.router.routes.extend(part.router.routes)  # include_router() would look twice for each request
+        app.router.routes.extend(part.router.routes)  # include_router() would search twice per request
     return app
 
 
 @contextlib.asynccontextmanager
 async def _open_job_queue(settings: ApiSettings) -> AsyncIterator[JobQueue | None]:
-    """The way to the worker, and a reconciler beside it; None where no Redis is configured."""
+    """The connections to the worker, and a reconciler beside them; None if no Redis is configured."""
     if settings.redis_url is None:
         yield None
         return

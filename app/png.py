@@ -1,6 +1,6 @@
 """A fast writer of grey PNG files.
 
-Pillow writes the same pixels in ten times the time and more bytes: docs/measurements.md.
+For the same pixels, Pillow takes ten times as long and writes more bytes: docs/measurements.md.
 """
 
 import struct
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 def encode_png(pixels: NDArray[np.uint8], facts: Mapping[str, str]) -> bytes:
     """``[h, w]`` → a grey PNG (W3C PNG, third edition) with ``facts`` as text chunks.
 
-    Rows without a filter, and runs of equal bytes instead of a search for repetitions, suit ink on a
+    Rows have no filter, and the compressor looks only for runs of equal bytes. Both suit ink on a
     dark ground.
     """
     height, width = pixels.shape
-    lines = np.zeros((height, 1 + width), np.uint8)  # each begins with its filter: none
+    lines = np.zeros((height, 1 + width), np.uint8)  # each line begins with its filter type; 0 is none
     lines[:, 1:] = pixels
     deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     chunks = [

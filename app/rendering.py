@@ -1,7 +1,7 @@
-"""From images to the bytes that people ask for: one function a format.
+"""From images to the bytes of a file: one function per format.
 
-Must not know of HTTP, nor how images are drawn. A new format is one function and one row of
-:data:`FORMATS`. The same picture gives the same bytes.
+Must not know of HTTP, or how images are drawn. A new format is one function and one row of
+:data:`FORMATS`. The same picture always gives the same bytes.
 """
 
 import base64
@@ -24,25 +24,25 @@ Encode = Callable[[Images], bytes]
 
 GUTTER_PX = 2  # between the images of a grid
 GUTTER_GREY = 96
-WEBP_MAX_PX = 16383  # a side; the format's own limit
+WEBP_MAX_PX = 16383  # per side; the format's own limit
 
 
 class ImpossiblePictureError(Exception):
-    """The format cannot hold this picture; the message says its bound. Lower the scale, or take another format."""
+    """The picture is too large for its format; lower the scale, change the columns, or use another format."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Images, whose they are, and how to show them."""
+    """Images, the version that drew them, and how to show them."""
 
     images: Images
-    seeds: Sequence[int]  # one an image
-    manifest: Manifest  # of the version that drew them
-    scale: int = 1  # image pixels → picture pixels
+    seeds: Sequence[int]  # one per image
+    manifest: Manifest  # of that version
+    scale: int = 1  # picture pixels per image pixel
     columns: int | None = None  # None: near-square
 
     def describe(self, index: int = 0) -> dict[str, str]:
-        """What the file of an image, or of all of them, says of itself."""
+        """The facts that a file holds about image ``index``, or about a whole grid (index 0)."""
         return {
             "arch": self.manifest.arch,
             "version": str(self.manifest.version),
@@ -52,7 +52,7 @@ class Picture:
 
 
 def render_png(picture: Picture) -> bytes:
-    """A grid; arch, version, seed and the weights' sum stand in its text chunks."""
+    """A grid. Its text chunks hold arch, version, first seed and the SHA-256 of the weights."""
     return encode_png(make_grid(picture.images, picture.columns, picture.scale), picture.describe())
 
 
@@ -66,7 +66,7 @@ def render_webp(picture: Picture) -> bytes:
     if max(pixels.shape) > WEBP_MAX_PX:
         raise ImpossiblePictureError(
             f"a WebP picture has at most {WEBP_MAX_PX} px a side, not {max(pixels.shape)}: "
-            "lower scale, other columns, or image/png"
+            "lower scale, change columns, or use image/png"
         )
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "WEBP", lossless=True)
@@ -74,7 +74,7 @@ def render_webp(picture: Picture) -> bytes:
 
 
 def render_zip(picture: Picture) -> bytes:
-    """One PNG an image, named by architecture, version and seed."""
+    """One PNG per image, named by architecture, version and seed."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
         for index, seed in enumerate(picture.seeds):
@@ -109,7 +109,7 @@ FORMATS: dict[str, Callable[[Picture], bytes]] = {
 def make_encoder(
     media_type: str, manifest: Manifest, seeds: Sequence[int], *, scale: int = 1, columns: int | None = None
 ) -> Encode:
-    """A function that makes a file of ``media_type`` (a row of :data:`FORMATS`) of the images of ``seeds``."""
+    """A function from the images of ``seeds`` to a file of ``media_type``, a row of :data:`FORMATS`."""
     render = FORMATS[media_type]
     return lambda images: render(Picture(images, seeds, manifest, scale, columns))
 

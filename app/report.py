@@ -1,6 +1,6 @@
-"""The comparison of the trained versions, as files: what they drew, how they learned, how good they are.
+"""The comparison of the trained versions, as files: samples, learning curves, metrics.
 
-Of every architecture and recipe the longest run is shown.
+It shows the longest run of each architecture and recipe.
 
     digits report --output docs/report
 """
@@ -14,7 +14,7 @@ from app.charts import Run, draw_fid, draw_learning, draw_samples
 from models import classifier, manifest, versions
 from models.archs import ARCHS
 
-# Published for a Colab GPU, the recipe "book", 100 epochs.
+# Published training times on a Colab GPU: recipe "book", 100 epochs.
 COLAB_SECONDS = {"vanilla": 22 * 60, "dcgan": 36 * 60 + 17, "wgan": 2 * 3600 + 50 * 60 + 43}
 
 FIGURES: Mapping[str, Callable[[Sequence[Run]], Figure]] = {
@@ -25,7 +25,7 @@ FIGURES: Mapping[str, Callable[[Sequence[Run]], Figure]] = {
 
 
 def find_runs(model_dir: Path) -> list[Run]:
-    """The longest run of each architecture and recipe, the newest of equals; damaged versions are left out."""
+    """The longest run of each architecture and recipe; of equally long ones the newest. Skips damaged versions."""
     longest: dict[tuple[str, str], Run] = {}
     for folder in versions.find_folders(model_dir).values():
         try:
@@ -40,10 +40,10 @@ def find_runs(model_dir: Path) -> list[Run]:
 
 
 def write_report(runs: Sequence[Run], output: Path) -> list[Path]:
-    """All of the report into the folder ``output``; the files written.
+    """Write the whole report into the folder ``output``; return the files.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: the files cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
     for name, draw in FIGURES.items():
@@ -54,7 +54,7 @@ def write_report(runs: Sequence[Run], output: Path) -> list[Path]:
 
 
 def make_table(runs: Sequence[Run]) -> str:
-    """A Markdown table: the metrics of every run, the floors, and the seconds beside those on Colab."""
+    """A Markdown table: the metrics of every run, the floors, and the seconds of training here and on Colab."""
     floors = classifier.facts().floors
     lines = [
         "| arch | recipe | epochs | " + " | ".join(name.replace("_", " ") for name in floors) + " | seconds | Colab |",

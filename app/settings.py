@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 MAX_PROCESSES = 64
 
-_PROCESSES, _PROCESSES_BEFORE = "DIGITS_API_PROCESSES", "DIGITS_WORKERS"  # its name in earlier releases
+_PROCESSES, _PROCESSES_BEFORE = "DIGITS_API_PROCESSES", "DIGITS_WORKERS"  # the second is its old name
 
 
 class ApiSettings(Settings):
-    """Where the API listens, and how it draws. There are no keys yet: by default it listens on this machine alone."""
+    """Where the API listens and how it draws. It has no API keys yet, so by default only this machine reaches it."""
 
-    model_config = SettingsConfigDict(populate_by_name=True)  # beside the two names of api_processes
+    model_config = SettingsConfigDict(populate_by_name=True)  # api_processes has two other names
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -37,20 +37,20 @@ class ApiSettings(Settings):
 
     @property
     def processes(self) -> int:
-        """Of the API: as told, or one a core; one for a GPU, of which there is a single one to feed."""
+        """The number of API processes: as set, else one with a GPU, else one per core."""
         gpu = self.device == "cuda" or (self.device == "auto" and Path("/dev/nvidiactl").exists())
         return self.api_processes or (1 if gpu else min(count_cores(), MAX_PROCESSES))
 
     @property
     def engine_threads(self) -> int:
-        """Of each process, so that together they use every core."""
+        """The engine threads of each process, so that all processes together use every core."""
         return -(-count_cores() // self.processes)
 
 
 def count_cores() -> int:
-    """Of this process: those that it may run on, and no more than its container may use the time of."""
+    """The cores of this process: those that it may run on, limited by the CPU quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max" for no bound
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no quota
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, -(-int(quota) // int(period)))
     return cores

@@ -1,7 +1,7 @@
 """The training loop as tutorials write it, to measure ``worker.training`` against.
 
-A ``DataLoader`` decodes and normalises image by image, the graph of the fake images is kept in
-the discriminator's step, every loss is read after every step. The recipe is ``book``.
+A ``DataLoader`` decodes and normalises image by image. The discriminator's step keeps the graph of
+the fake images. Every loss is read after every step. The recipe is ``book``.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from worker.recipes import RECIPES, Recipe
 class Images(Dataset[Tensor]):
     """MNIST as a data set of pictures, each converted when it is asked for.
 
-    The conversions are those of torchvision's ``MNIST`` with ``ToTensor`` and ``Normalize``, one after the
-    other, as the reference notebooks have them.
+    The conversions are those of torchvision's ``MNIST`` with ``ToTensor`` and ``Normalize``, in the same
+    order as in the reference notebooks.
     """
 
     def __init__(self, images: Tensor, shape: tuple[int, ...]) -> None:
@@ -45,13 +45,13 @@ def _to_tensor(picture: Image.Image) -> Tensor:
 
 
 def _normalise(pixels: Tensor) -> Tensor:
-    """0…1 → −1…1, by a mean and a deviation for each channel."""
+    """0…1 → −1…1, with a mean and a deviation for each channel."""
     mean, deviation = (torch.as_tensor([0.5], dtype=pixels.dtype).view(-1, 1, 1) for _ in range(2))
     return pixels.clone().sub_(mean).div_(deviation)
 
 
 def step_seconds(arch: str, images: Tensor, steps: int) -> list[float]:
-    """The seconds of each of ``steps`` steps (a batch each) of the recipe ``book``."""
+    """The seconds of each of ``steps`` steps of the recipe ``book``, one batch per step."""
     recipe = RECIPES["book"][arch]
     shape = ARCHS[arch].image_shape
     G, D = _of_torch(ARCHS[arch].generator()), _of_torch(ARCHS[arch].discriminator(True))

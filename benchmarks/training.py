@@ -1,7 +1,7 @@
-"""Milliseconds a training step, for every recipe and architecture beside a plain loop, alternating.
+"""Milliseconds per training step, for every recipe and architecture, measured in turns with a plain loop.
 
-Also the floating-point operations of a step and the share of the machine's matrix-product speed
-that is reached, both measured.
+Also the floating-point operations of a step, and the share that they reach of the machine's speed in
+matrix products. Both are measured.
 
 GOMP_SPINCOUNT=10000 .venv/bin/python benchmarks/training.py --rounds 5
 """
@@ -26,7 +26,7 @@ from worker import training
 from worker.recipes import RECIPES
 from worker.settings import Settings
 
-STEPS = {"vanilla": 200, "dcgan": 24, "wgan": 8}  # a round; a few seconds each
+STEPS = {"vanilla": 200, "dcgan": 24, "wgan": 8}  # per round; a few seconds each
 WARM_UP_STEPS = 4
 PLAIN = "plain"  # the recipe "book" in the plain loop
 
@@ -45,7 +45,7 @@ def step_seconds(recipe_name: str, arch: str, images: torch.Tensor, where: torch
 
 
 class Operations(TorchDispatchMode):
-    """Counts by torch's own formulas; its ``FlopCounterMode`` cannot follow a gradient of a gradient."""
+    """Counts with torch's own formulas; torch's ``FlopCounterMode`` cannot follow a gradient of a gradient."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ class Operations(TorchDispatchMode):
 
 
 def operations(run: Callable[[int], object]) -> float:
-    """Floating-point operations of a step, averaged over four: some penalties come every fourth."""
+    """Floating-point operations of a step, averaged over four steps: some penalties come every fourth step."""
     totals = []
     for steps in (2, 6):
         with Operations() as counted:
@@ -70,7 +70,7 @@ def operations(run: Callable[[int], object]) -> float:
 
 
 def peak() -> float:
-    """Floating-point operations a second of a large float32 matrix product."""
+    """Floating-point operations per second of a large float32 matrix product."""
     matrix = torch.randn(2048, 2048)
     times = []
     for _ in range(5):
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     settings = Settings()
-    where = torch.device("cpu")  # where the plain loop and the matrix product run, too
+    where = torch.device("cpu")  # as for the plain loop and the matrix product
     images = mnist.load(settings.data_dir)
 
     def run(name: str, arch: str, steps: int) -> list[float]:

@@ -1,7 +1,7 @@
 """The architectures: one row each. A new architecture is one more row.
 
-The distribution of the latents is not here but in the recipe, since a recipe may choose it; a
-version's manifest says which it was.
+The distribution of the latents is not here, since each recipe chooses its own; a version's manifest
+names it.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,10 +26,10 @@ class Arch:
 
     name: str
     generator: Callable[[], nn.Sequential]
-    discriminator: Callable[[bool], nn.Sequential]  # takes: end in a Sigmoid?
+    discriminator: Callable[[bool], nn.Sequential]  # takes: does it end in a Sigmoid?
     latent_shape: tuple[int, ...]  # what the generator takes
     image_shape: tuple[int, ...]  # what the generator gives and the discriminator takes
-    bfloat16: bool  # does training gain by it where the hardware multiplies it? see docs/measurements.md
+    bfloat16: bool  # is training faster with it if the hardware has it? see docs/measurements.md
 
 
 # fmt: off

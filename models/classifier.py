@@ -1,9 +1,9 @@
-"""The digit classifier: labels, confidences, and the features in which generators are measured.
+"""The digit classifier: labels, confidences, and the features that the metrics use.
 
 A small convolutional network, trained once on MNIST and shipped with the code as
 :data:`CLASSIFIER`, with its :class:`Facts` beside it. The metrics of two versions can be compared
-only if both were measured with the same classifier, so whatever is measured names
-:func:`sha256` of it.
+only if both were measured with the same classifier, so every manifest with metrics holds its
+:func:`sha256`.
 
     digits train-classifier
 """
@@ -28,7 +28,7 @@ CLASSIFIER = Path(__file__).parent / "pretrained" / "classifier.safetensors"
 FEATURES = 128
 EPOCHS = 6
 
-_BATCH = 100  # divides the data sets: every image is seen once an epoch
+_BATCH = 100  # divides the data sets: every image is seen once per epoch
 _LR = 0.01
 _LAYOUT = torch.channels_last  # three times as fast as the default on a CPU
 
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 def _block(channels_in: int, channels_out: int) -> list[nn.Module]:
     return [
         nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-        nn.MaxPool2d(2),  # before the rest, which is then a quarter of the work
+        nn.MaxPool2d(2),  # first: the layers after it then have a quarter of the work
         nn.BatchNorm2d(channels_out),
         nn.ReLU(),
     ]
@@ -85,7 +85,7 @@ def train(
 ) -> Classifier:
     """Train on ``images`` (``[n, 28, 28]`` uint8) and ``labels`` (``[n]`` int64 in 0…9).
 
-    Each image is turned, scaled and shifted a little at random. ``on_progress`` is called after
+    Each image is rotated, scaled and shifted a little at random. ``on_progress`` is called after
     every step with the number of steps done and their total. The same seed gives the same weights
     on the same CPU build with the same thread count.
     """
@@ -124,7 +124,7 @@ def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
 
 @cache
 def load(path: Path = CLASSIFIER) -> Classifier:
-    """A saved classifier, in eval mode; kept, so that later calls cost nothing."""
+    """A saved classifier, in eval mode. It is cached, so later calls cost nothing."""
     classifier = Classifier()
     classifier.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
     classifier.load_state_dict(safetensors.torch.load_file(path))
@@ -133,7 +133,7 @@ def load(path: Path = CLASSIFIER) -> Classifier:
 
 @cache
 def facts(path: Path = CLASSIFIER) -> Facts:
-    """Of a saved classifier: the file ``.json`` beside it."""
+    """The facts of a saved classifier, from the ``.json`` file beside it."""
     return Facts.model_validate_json(path.with_suffix(".json").read_bytes())
 
 
@@ -146,7 +146,7 @@ def save(classifier: Classifier, facts: Facts, path: Path = CLASSIFIER) -> None:
 
 @cache
 def sha256(path: Path = CLASSIFIER) -> str:
-    """Of a saved classifier's file."""
+    """The SHA-256 of a saved classifier's file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -155,7 +155,7 @@ def _to_pixels(images: Tensor) -> Tensor:
 
 
 def _jitter(pixels: Tensor) -> Tensor:
-    """Each image turned by up to 9°, scaled by up to 10 % and shifted by up to 2 pixels."""
+    """Each image rotated by up to 9°, scaled by up to 10 % and shifted by up to 2 pixels."""
     count = len(pixels)
     angle, scale = torch.empty(count).uniform_(-0.16, 0.16), torch.empty(count).uniform_(0.9, 1.1)
     cos, sin, shift = angle.cos() * scale, angle.sin() * scale, torch.empty(count, 2).uniform_(-2 / 14, 2 / 14)

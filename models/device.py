@@ -4,11 +4,11 @@ import torch
 
 
 class UnavailableDeviceError(Exception):
-    """This machine or this build of torch lacks the device that was asked for. Choose another one."""
+    """This machine or this build of torch lacks the requested device; choose another one."""
 
 
 def resolve(name: str) -> torch.device:
-    """``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda`` → a device.
+    """``auto`` (CUDA if there is one, else the CPU), ``cpu`` or ``cuda`` → a device.
 
     Raises:
         UnavailableDeviceError: CUDA is asked for and this machine or this build of torch has none.
@@ -22,7 +22,7 @@ def resolve(name: str) -> torch.device:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` has instructions for it; without them bfloat16 is slower than float32."""
+    """Whether ``device`` has bfloat16 instructions; without them bfloat16 is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     has = torch.cpu.get_capabilities()

@@ -1,4 +1,4 @@
-"""Writing so that a reader, or the next start, meets the old content or the new, never a part."""
+"""Safe writing: a reader, also after a crash, sees the old content or the new, never a part of it."""
 
 import os
 import uuid
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file that is on the disk when this returns.
+    """Write a file and wait until it is on the disk.
 
     Raises:
-        OSError: it cannot be written, as where the disk is full; a part may be left.
+        OSError: it cannot be written, for example because the disk is full; a part may be left.
     """
     with path.open("wb") as file:
         file.write(data)
@@ -18,10 +18,10 @@ def write(path: Path, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file under its name at once: under another name first, then renamed.
+    """Replace a file in one step: write it under another name, then rename it.
 
     Raises:
-        OSError: it cannot be written; what stood there before still does, and no part is left.
+        OSError: it cannot be written; the old file remains, and no part of the new one is left.
     """
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
@@ -34,7 +34,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
+    """Wait until the names in a folder are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Drawing fast: latents through a generator to grey levels, in passes of a few fixed shapes.
+"""Fast drawing: latents → generator → grey levels, in passes of a few fixed sizes.
 
-On the CPU as matrix products, on CUDA as recorded graphs; what that gains, and what was tried beside
-it, is in docs/measurements.md.
+On the CPU a pass is a few matrix products, on CUDA a recorded graph. docs/measurements.md shows what
+this gains, and what else was tried.
 """
 
 import logging
@@ -20,15 +20,15 @@ logger = logging.getLogger(__name__)
 
 Draw = Callable[[Tensor], Tensor]  # latents [n, …] → grey levels [n, 28, 28] on the CPU, not rounded yet
 
-BATCH = 32  # images a pass; more gain nothing
-SHAPES = (1, 2, 4, 8, 16, BATCH)  # of a pass; a few images do not pay for many
+BATCH = 32  # images per pass; larger passes are not faster
+SHAPES = (1, 2, 4, 8, 16, BATCH)  # of a pass; a few images need not pay for a full pass
 
 
 class Inference:
     """A generator in eval mode, ready to draw. Safe in several threads.
 
-    An image does not depend on the others of its pass, nor on how many they are: a shape in which
-    some level came out otherwise on this machine, when the generator was loaded, is not used.
+    An image does not depend on the other images of its pass, or on their number. This is checked on
+    each machine when the generator is loaded: a shape that gives any other grey level is not used.
     """
 
     def __init__(self, G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> None:
@@ -46,7 +46,7 @@ class Inference:
 
 
 def _agrees(draw: Draw, z: Tensor, shape: int, expected: Tensor) -> bool:
-    """Does ``draw`` give the same levels, bit for bit, in passes of ``shape``, also in other places of them?"""
+    """Whether passes of ``shape`` give the ``expected`` levels bit for bit, with each image in another place."""
     if torch.cat([draw(chunk) for chunk in z.flip(0).split(shape)]).flip(0).equal(expected):
         return True
     logger.info("passes of %d images draw otherwise than those of %d on this machine: not used", shape, BATCH)
@@ -54,7 +54,7 @@ def _agrees(draw: Draw, z: Tensor, shape: int, expected: Tensor) -> bool:
 
 
 def _choose_fastest(G: nn.Sequential, latent_shape: tuple[int, ...], device: torch.device) -> Draw:
-    """The way that was measured to be the fastest on the device."""
+    """The way to draw that was measured as the fastest on the device."""
     if device.type == "cuda":
         return _CudaGraphs(G.to(device), latent_shape)
     try:
@@ -70,19 +70,19 @@ def _draw_plainly(G: nn.Sequential, z: Tensor) -> Tensor:
 
 
 class _CudaGraphs:
-    """The network as CUDA graphs, one a shape. Has not been run on a GPU yet."""
+    """The network as CUDA graphs, one per shape. Has not been run on a GPU yet."""
 
     @torch.inference_mode()
     def __init__(self, G: nn.Sequential, latent_shape: tuple[int, ...]) -> None:
         device = next(G.parameters()).device
-        self._lock = threading.Lock()  # a graph has one place for its latents
+        self._lock = threading.Lock()  # a graph has only one place for its latents
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
         for shape in SHAPES:
             z = torch.zeros(shape, *latent_shape, device=device)
             side = torch.cuda.Stream(device)
             side.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(side):
-                _draw_plainly(G, z)  # a first pass, which allocates
+                _draw_plainly(G, z)  # the first pass allocates memory
             torch.cuda.current_stream(device).wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):

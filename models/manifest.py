@@ -1,6 +1,6 @@
-"""What a version says of itself: ``manifest.json``, and the names of the files beside it.
+"""The description of a version: ``manifest.json``, and the names of the files beside it.
 
-The manifest tells how the version was made, how good it is, and the size and sum of every other file.
+The manifest holds how the version was made, its metrics, and size and SHA-256 of every other file.
 """
 
 import json
@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, Validation
 
 GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
 SAMPLES, HISTORY, MANIFEST = "samples.npz", "history.jsonl", "manifest.json"
-FILES = (GENERATOR, DISCRIMINATOR, SAMPLES, HISTORY)  # that a manifest has the sums of
+FILES = (GENERATOR, DISCRIMINATOR, SAMPLES, HISTORY)  # whose sums the manifest holds
 
 SCHEMA_VERSION = 1
 
 
 class InvalidVersionError(Exception):
-    """A folder is not a whole, intact version of a known schema; the message is the reason. Train it again."""
+    """A version's folder is incomplete, damaged or of an unknown schema, as the message says; train it again."""
 
 
 class Origin(BaseModel):
@@ -37,15 +37,15 @@ class Origin(BaseModel):
     dataset_sha256: str
     device: str
     threads: int
-    bfloat16: bool = False  # were the products of its training in bfloat16, or in float32?
+    bfloat16: bool = False  # did its training multiply in bfloat16, not in float32?
     torch: str
     wall_seconds: float
     created_at: datetime
     command: str
     job: str | None = None
     metrics: dict[str, FiniteFloat] = {}  # those of models.metrics.measure
-    floors: dict[str, FiniteFloat] = {}  # the same of real training images
-    classifier_sha256: str | None = None  # the features in which they were measured
+    floors: dict[str, FiniteFloat] = {}  # the same metrics of real training images
+    classifier_sha256: str | None = None  # of the classifier that measured them
 
     @property
     def recipe_name(self) -> str:
@@ -53,7 +53,7 @@ class Origin(BaseModel):
 
 
 class FileSum(BaseModel):
-    """Size and sum of one file of a version."""
+    """Size and SHA-256 of one file of a version."""
 
     bytes: int
     sha256: str
@@ -68,13 +68,14 @@ class Manifest(Origin):
 
     @property
     def weights_sha256(self) -> str:
-        """Of the generator's file."""
+        """The SHA-256 of the generator's file."""
         return self.files[GENERATOR].sha256
 
     def rank(self, classifier_sha256: str) -> tuple[float, int, int]:
-        """Sorts the best version last: by FID; without one by epochs, so that no short trial comes first.
+        """A sort key that puts the best version last: by FID, then by epochs, then by number.
 
-        An FID counts in the features of the classifier with that sum alone: others cannot be compared.
+        Epochs decide between versions without an FID, so that no short trial wins. An FID counts only if
+        the classifier with that SHA-256 measured it: others cannot be compared.
         """
         comparable = self.classifier_sha256 == classifier_sha256
         fid = self.metrics.get("fid", math.inf) if comparable else math.inf
@@ -82,7 +83,7 @@ class Manifest(Origin):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of ``<arch>/<version>``; the files that it names are not looked at.
+    """The manifest of ``<arch>/<version>``. The files that it names are not checked.
 
     Raises:
         InvalidVersionError: it is missing, damaged, of another schema, or of another folder.

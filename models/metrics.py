@@ -21,14 +21,14 @@ from models.classifier import FEATURES, Classifier, classify
 
 IMAGES = 10_000  # generated images that a version is measured on
 NEIGHBOURS = 3  # k of precision and recall
-EMD_IMAGES = 1_000  # on each side of the earth mover's distance, which grows with their number cubed
+EMD_IMAGES = 1_000  # on each side of the earth mover's distance; its time grows with their cube
 
-_ROWS = 1_000  # of a matrix of distances at a time: bounds memory at 40 MB
+_ROWS = 1_000  # of a matrix of distances at a time: limits memory to 40 MB
 
 
 @dataclass(frozen=True)
 class Real:
-    """The real images that generated ones are measured against, with what is needed of them again and again."""
+    """The real images that generated ones are compared with, and everything about them that is used again."""
 
     classifier: Classifier
     images: Tensor  # [m, 28, 28] uint8
@@ -44,10 +44,10 @@ class Real:
 
 
 def measure(images: Tensor, real: Real) -> dict[str, float]:
-    """All metrics of ``images`` (``[n, 28, 28]`` uint8), by the names under which a manifest has them.
+    """All metrics of ``images`` (``[n, 28, 28]`` uint8), by their names in a manifest.
 
-    ``fid`` and ``emd`` are distances (0: the same); the others are shares in 0…1 (1: best), but
-    ``smallest_class``, which is best at 0.1 or what the real images have.
+    ``fid`` and ``emd`` are distances (0: the same). The others are in 0…1 (1: best), except
+    ``smallest_class``: its best value is that of the real images, at most 0.1.
     """
     features, probabilities = classify(real.classifier, images)
     directions = normalize(features)
@@ -64,10 +64,10 @@ def measure(images: Tensor, real: Real) -> dict[str, float]:
 
 
 def fid(features: Tensor, real: Tensor) -> float:
-    """Fréchet distance between two sets of features ``[n, 128]``, each taken for a Gaussian.
+    """Fréchet distance between two sets of features ``[n, 128]``, each treated as a Gaussian.
 
-    ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), in float64. Biased upwards for few images: compare
-    figures of equal n alone.
+    ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2·(Σ₁Σ₂)^½), in float64. It is biased upwards for few images: compare
+    only values of equal n.
     """
     distance = FrechetInceptionDistance(feature=_Features())
     distance.update(features, real=False)
@@ -79,16 +79,16 @@ def fid(features: Tensor, real: Tensor) -> float:
 def coverage(points: Tensor, others: Tensor, radii: Tensor) -> float:
     """The share of ``points`` that lie within the radius of at least one of the ``others``.
 
-    Of generated images in the reach of real ones it is the precision, the other way the recall.
-    Both are taken of features of unit length: an image that is no digit excites the classifier
-    little, and in plain features ends up near the origin, in the wide reach of a few odd digits.
+    For generated ``points`` and real ``others`` this is the precision, the other way round the recall.
+    Both use features of unit length. An image that is not a digit activates the classifier little: its
+    plain features are near the origin, within the large radii of a few odd digits.
     """
     inside = [(torch.cdist(rows, others) <= radii).any(dim=1) for rows in points.split(_ROWS)]
     return torch.cat(inside).float().mean().item()
 
 
 def class_balance(classes: Tensor) -> float:
-    """Entropy of the classes' shares ÷ ln 10: 1 where all ten are equally frequent, 0 for one class."""
+    """Entropy of the classes' shares ÷ ln 10: 1 if all ten are equally frequent, 0 for one class."""
     shares = torch.bincount(classes, minlength=10) / len(classes)
     entropy: float = torch.special.entr(shares).sum().item()
     return entropy / math.log(10)
@@ -103,7 +103,7 @@ def earth_movers_distance(images: Tensor, real: Tensor) -> float:
     """inf over plans γ of E‖u − v‖ between equally many images ``[n, 28, 28]`` uint8, exactly.
 
     Pixels are in 0…1, ‖·‖ is Euclidean. Between equally many points of equal weight the best plan
-    is an assignment. Grows with n cubed: a second for n = 1,000.
+    is an assignment. The time grows with n³: a second for n = 1,000.
     """
     costs = torch.cdist(images.flatten(1) / 255, real.flatten(1) / 255).double().numpy()
     rows, columns = linear_sum_assignment(costs)
@@ -111,7 +111,7 @@ def earth_movers_distance(images: Tensor, real: Tensor) -> float:
 
 
 def _radii(points: Tensor) -> Tensor:
-    """``[n]``: the distance of each to its k-th nearest neighbour; its nearest is itself."""
+    """``[n]``: the distance from each point to its k-th nearest neighbour, the point itself not counted."""
     nearest = [
         torch.cdist(rows, points).topk(NEIGHBOURS + 1, dim=1, largest=False).values[:, -1]
         for rows in points.split(_ROWS)
@@ -120,16 +120,16 @@ def _radii(points: Tensor) -> Tensor:
 
 
 def sample(images: Tensor, count: int) -> Tensor:
-    """``count`` of the images, chosen at random, the same ones every time.
+    """``count`` of the images, chosen at random, but the same ones every time.
 
-    A regular choice would mislead: MNIST's writers take turns, and every sixth training image is
-    eight times as far from the test images in FID as a random choice.
+    A regular choice would mislead, because MNIST's writers take turns: if every sixth training image
+    is taken, the FID to the test images is eight times that of a random choice.
     """
     return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]]
 
 
 class _Features(nn.Module):
-    """Stands where torchmetrics expects a network that computes features: they are computed already."""
+    """Replaces the network that torchmetrics expects: the features are computed already."""
 
     num_features = FEATURES
 

@@ -1,7 +1,7 @@
-"""MNIST as one uint8 tensor, checked against its published sums; shuffled batches of it.
+"""MNIST as one uint8 tensor, checked against its published sums, and shuffled batches of it.
 
 Reads the four gzip-compressed IDX files under their published names, so a folder that another
-tool downloaded works too. Knows nothing of training.
+tool has downloaded works too. Knows nothing of training.
 """
 
 import gzip
@@ -54,10 +54,10 @@ def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> Tensor:
 
 
 def iterate_batches(images: Tensor, order: Tensor, size: int) -> Iterator[Tensor]:
-    """The images in ``order`` (their indices): ``[size, 28, 28]`` in −1…1 each.
+    """Batches of the images in ``order`` (their indices), each ``[size, 28, 28]`` in −1…1.
 
-    ``images`` is ``[n, 28, 28]`` uint8. The last partial batch is dropped. Batches are scaled as
-    they are drawn, so the data set stays a quarter of its float size.
+    ``images`` is ``[n, 28, 28]`` uint8. A last partial batch is dropped. Each batch is scaled when it
+    is taken, so the data set needs only a quarter of its float size.
     """
     for start in range(0, len(order) - size + 1, size):
         yield scale(images[order[start : start + size]])

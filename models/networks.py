@@ -62,14 +62,14 @@ def dcgan_discriminator(sigmoid: bool = True) -> nn.Sequential:
 
 
 def wgan_generator() -> nn.Sequential:
-    """As :func:`dcgan_generator`, with instance normalisation: no image depends on its batch."""
+    """As :func:`dcgan_generator`, with instance normalisation, so that no image depends on its batch."""
     return _conv_generator(InstanceNorm2d)
 
 
 def wgan_discriminator(sigmoid: bool = True) -> nn.Sequential:
     """The critic: as :func:`dcgan_discriminator` with instance normalisation.
 
-    With ``sigmoid`` its score is in 0…1, without (the paper's critic) unbounded.
+    With ``sigmoid`` its score is in 0…1. Without, as in the paper, it is unbounded.
     """
     return _conv_discriminator(InstanceNorm2d, sigmoid)
 

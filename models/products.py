@@ -1,9 +1,9 @@
 """A generator's forward pass as a few large matrix products.
 
-A transposed convolution is one matrix product, all taps of the kernel for all pixels at once, and
-then sums of the taps that fall on the same pixel (overlap-add). Channels come last. Batch norms are
-folded into weights and biases, biases and leaky ReLUs into the products where nothing comes between.
-The results are those of the network but for the order of the sums, some 1e-6 of a pixel.
+A transposed convolution is one matrix product (all taps of the kernel, for all pixels at once) and an
+overlap-add, which sums the taps that fall on the same pixel. Channels come last. Batch norms are folded
+into weights and biases. Biases and leaky ReLUs are folded into the products if nothing comes between.
+The results differ from those of the network only by the order of the sums, about 1e-6 of a pixel.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,19 +17,19 @@ from models import sampling
 Layer = Callable[[Tensor], Tensor]
 View = tuple[torch.Size, tuple[int, ...], int]  # size, strides, offset
 
-# oneDNN's products, which torch.compile uses too, are twice as fast as those of the BLAS where there is AVX-512.
+# On CPUs with AVX-512, oneDNN's products (torch.compile uses them too) are twice as fast as those of the BLAS.
 _ONEDNN = torch.backends.mkldnn.is_available()
 
 
 class UnknownLayerError(Exception):
-    """The network has a layer that is not known here how to write as a product."""
+    """A layer of the network cannot be written as a product here; call the network itself instead."""
 
 
 class Products:
     """A generator in eval mode as matrix products, on the CPU. Safe in several threads.
 
-    Knows what :mod:`models.networks` builds: linear layers and transposed convolutions, each with
-    a norm and a leaky ReLU or without, and Tanh at the end.
+    Supports what :mod:`models.networks` builds: linear layers and transposed convolutions, each with
+    or without a norm and a leaky ReLU, and Tanh at the end.
 
     Raises:
         UnknownLayerError: ``G`` has another layer.
@@ -39,14 +39,14 @@ class Products:
     def __init__(self, G: nn.Sequential) -> None:
         modules = list(G)
         if not isinstance(modules.pop(), nn.Tanh):
-            raise UnknownLayerError("the last layer is no Tanh")
+            raise UnknownLayerError("the last layer is not Tanh")
         self._layers: list[Layer] = []
         while modules:
             self._layers += _take_linear(modules, first=not self._layers)
 
     @torch.inference_mode()
     def __call__(self, z: Tensor) -> Tensor:
-        """Latents ``[n, …]`` → ``sampling.to_levels`` ``[n, 28, 28]``, not rounded yet."""
+        """Latents ``[n, …]`` → grey levels ``[n, 28, 28]`` as of ``sampling.to_levels``, not rounded yet."""
         x = z.flatten(1)
         for layer in self._layers:
             x = layer(x)
@@ -55,7 +55,7 @@ class Products:
 
 
 def _take_linear(modules: list[nn.Module], first: bool) -> list[Layer]:
-    """Take a linear layer off ``modules``, with the norm and the leaky ReLU that follow it."""
+    """Remove the first layer from ``modules``, with its norm and leaky ReLU; return what computes them."""
     linear = modules.pop(0)
     norm = modules.pop(0) if modules and isinstance(modules[0], nn.BatchNorm2d | nn.InstanceNorm2d) else None
     slope = _slope(modules.pop(0)) if modules and isinstance(modules[0], nn.LeakyReLU) else None
@@ -80,14 +80,14 @@ def _take_linear(modules: list[nn.Module], first: bool) -> list[Layer]:
 
 
 class _Product:
-    """``[m, k]`` → ``[m, n]``: a product with weights ``[n, k]``, a bias, a leaky ReLU."""
+    """``[m, k]`` → ``[m, n]``: a product with weights ``[n, k]``, then a bias, then a leaky ReLU."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, slope: float | None) -> None:
         self._weight = weight.contiguous()
         self._bias = bias
         self._slope = slope
         if _ONEDNN:
-            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, 512)  # typical rows of x
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, 512)  # typical number of rows of x
 
     def __call__(self, x: Tensor) -> Tensor:
         return _multiply(x, self._weight, self._bias, self._slope)
@@ -103,7 +103,7 @@ def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: floa
 
 
 def _make_first(linear: nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, slope: float | None) -> Layer:
-    """``[n, c]``, images of one pixel, → ``[n, h, w, c]``."""
+    """The first layer: images of one pixel, ``[n, c]``, → ``[n, h, w, c]``."""
     if linear.padding != (0, 0):
         raise UnknownLayerError(f"no product for {linear}")
     h, w, channels = weight.shape[:3]
@@ -117,7 +117,7 @@ class _TransposedConvolution:
     def __init__(self, linear: nn.ConvTranspose2d, weight: Tensor, bias: Tensor | None, slope: float | None) -> None:
         self._down, self._across = _OverlapAdd(linear, (1, 3), 1), _OverlapAdd(linear, (2, 3), 2)
         self._kernel, self._channels = weight.shape[:2], weight.shape[2]
-        if bias is not None:  # once for each new pixel
+        if bias is not None:  # on those taps that add it to each new pixel once
             bias = bias * self._down.once[:, None, None] * self._across.once[:, None]
         self._product = _Product(weight.flatten(0, 2), None if bias is None else bias.flatten(), None)
         self._slope = slope
@@ -133,7 +133,7 @@ class _TransposedConvolution:
 
 
 class _ToOneChannel:
-    """``[n, h, w, c]`` → ``[n, H, W]``; each tap is a plane of its own, so that rows stay long."""
+    """``[n, h, w, c]`` → ``[n, H, W]``. Each tap has its own plane, so that the rows to sum are long."""
 
     def __init__(self, linear: nn.ConvTranspose2d, weight: Tensor) -> None:
         self._down, self._across = _OverlapAdd(linear, (3, 0), 2), _OverlapAdd(linear, (3, 0), 2)
@@ -151,17 +151,17 @@ class _ToOneChannel:
 
 
 class _OverlapAdd:
-    """One axis of a transposed convolution: from the taps of each pixel to the sums on each new one.
+    """One axis of a transposed convolution: sums the taps of the old pixels on each new pixel.
 
-    Which views of its contiguous tensors are summed is worked out once for each shape: Python takes as
-    long to slice as the sums of a few images.
+    The views to sum are found once for each shape: in Python, to slice tensors takes as long as to
+    sum a few images.
 
     Raises:
-        UnknownLayerError: more than two pixels meet on a new one, or none, or the layer has other options.
+        UnknownLayerError: not one or two old pixels meet on each new one, or the layer has other options.
     """
 
     def __init__(self, linear: nn.ConvTranspose2d, taps: tuple[int, int], out: int) -> None:
-        """``taps``: the axes of the pixels and of their taps; ``out``: that of the new pixels."""
+        """``taps``: the axes of the old pixels and of their taps; ``out``: the axis of the new pixels."""
         kernel, stride, padding = linear.kernel_size[0], linear.stride[0], int(linear.padding[0])
         square = all(len(set(sides)) == 1 for sides in (linear.kernel_size, linear.stride, linear.padding))
         plain = (linear.output_padding, linear.dilation, linear.groups) == ((0, 0), (1, 1), 1)
@@ -170,7 +170,7 @@ class _OverlapAdd:
         self._kernel, self._stride, self._padding = kernel, stride, padding
         self._taps, self._out = taps, out
         self._sums: dict[torch.Size, list[list[View]]] = {}
-        self.once = torch.zeros(kernel)  # 1 for ``stride`` taps, one of which each new pixel has
+        self.once = torch.zeros(kernel)  # 1 for ``stride`` taps: each new pixel has one of them
         self.once[padding : padding + stride] = 1
 
     def size(self, pixels: int) -> int:
@@ -189,7 +189,7 @@ class _OverlapAdd:
                 out.as_strided(*part).copy_(taps.as_strided(*first))
 
     def _find(self, taps: Tensor, out: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Parts of ``out`` ``[size(pixels), …]``, each with its summands of ``taps`` ``[pixels, kernel, …]``."""
+        """Parts of ``out`` ``[size(pixels), …]``, each with the parts of ``taps`` ``[pixels, kernel, …]`` to sum."""
         stride, padding, overlap = self._stride, self._padding, self._kernel - self._stride
         begin, between = stride - padding, len(taps) - 1
         inner = out[begin : begin + between * stride].unflatten(0, (between, stride))
@@ -202,7 +202,7 @@ class _OverlapAdd:
 
 
 class _InstanceNorm:
-    """``[n, h, w, c]``, in place: each image's channel to mean 0 and variance 1; then a leaky ReLU."""
+    """``[n, h, w, c]``, in place: brings each channel of an image to mean 0, variance 1; then a leaky ReLU."""
 
     def __init__(self, eps: float, slope: float | None) -> None:
         self._eps = eps

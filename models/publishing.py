@@ -1,12 +1,13 @@
-"""Write a version: three renames, each of which happens whole or not at all.
+"""Publish a version by three renames, each of which is atomic.
 
-1. The folder is written under a temporary name and gets its number. Of two hosts, one can win it.
-2. ``<model dir>/<arch>/.jobs/<job>/`` appears with the manifest. Of two runs of one job, one can
-   win it, however long the other has slept; none can after the job was closed without a version.
-   A training without a job leaves this step out.
-3. The manifest gets its name. Readers, to whom a folder without one does not exist, now see it.
+1. The folder is written under a temporary name and renamed to its number. Of two hosts that want the
+   same number, only one gets it.
+2. ``<model dir>/<arch>/.jobs/<job>/`` appears with the manifest. Of two runs of one job, only one can
+   make it, however long the other has slept. None can make it after the job was closed without a
+   version. A training without a job skips this step.
+3. The manifest gets its final name. Readers ignore folders without a manifest; now they see the version.
 
-Where a publisher dies after the second rename, the next run of the job does the third.
+If a publisher dies after the second rename, the next run of the job does the third.
 """
 
 import contextlib
@@ -33,20 +34,20 @@ from models.versions import PRETRAINED, list_numbers
 
 logger = logging.getLogger(__name__)
 
-_JOBS = ".jobs"  # of one architecture: job → the manifest of the version that it made
+_JOBS = ".jobs"  # of each architecture: job → the manifest of the version that it made
 _UNFINISHED = ".manifest.json"  # the manifest until its version is published
 _CLOSED = "closed"  # in place of a job's manifest: it has ended without a version
 
 
 class JobClosedError(Exception):
-    """The job has ended without a version and cannot have one any more. Queue a new job."""
+    """The job has ended without a version and cannot get one any more; queue a new job."""
 
 
 def require_writable(model_dir: Path, arch: str) -> None:
     """Fail before a training rather than after it.
 
     Raises:
-        OSError: no version of ``arch`` could be published to ``model_dir``.
+        OSError: no version of ``arch`` can be published to ``model_dir``.
     """
     folder = model_dir / arch
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,14 +67,14 @@ def publish(
 ) -> Manifest:
     """Write a new version and return its manifest; its number is the next free one.
 
-    ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` one mapping an epoch. Numbers of
-    shipped versions are left out, so (arch, version) names one generator. Where another run of
-    the same job has made a version, that one is returned and nothing is left of this one.
+    ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` has one mapping per epoch. Numbers of
+    shipped versions are skipped, so (arch, version) names one generator. If another run of the same
+    job has made a version already, that one is returned and nothing of this one is left.
     ``scratch`` is the folder to write in first, on the same file system as ``model_dir``.
 
     Raises:
-        OSError: the directory cannot be written; nothing of the version is left then.
-        JobClosedError: the job has ended without a version; nothing is left either.
+        OSError: the directory cannot be written; nothing of the version is left.
+        JobClosedError: the job has ended without a version; nothing of the version is left.
     """
     content = {
         GENERATOR: safetensors.torch.save(dict(generator)),
@@ -118,7 +119,7 @@ def publish(
 
 
 def finish_publication(model_dir: Path, arch: str, job: str) -> Manifest | None:
-    """The version that a job has made, None where there is none; readers see it from now on.
+    """The version that a job has made, or None. From now on readers see it.
 
     Raises:
         OSError: the directory cannot be read.
@@ -133,7 +134,7 @@ def finish_publication(model_dir: Path, arch: str, job: str) -> Manifest | None:
 
 
 def close_job(model_dir: Path, arch: str, job: str) -> Manifest | None:
-    """Let no run of a job publish from now on; the version, where one has done so before.
+    """Let no run of a job publish from now on; return the version if one has published before.
 
     Raises:
         OSError: the directory cannot be written.
@@ -146,17 +147,17 @@ def close_job(model_dir: Path, arch: str, job: str) -> Manifest | None:
 
 
 def _show(folder: Path) -> None:
-    """Let readers see a version; more than one publisher may."""
+    """Let readers see a version. Several publishers may do this for the same version."""
     with contextlib.suppress(FileNotFoundError):
         (folder / _UNFINISHED).rename(folder / MANIFEST)
         files.sync(folder)
 
 
 def _write_once(jobs: Path, job: str, name: str, data: bytes) -> bool:
-    """Write a file, alone in a folder, under a job's id; False where another run has done so.
+    """Make the folder with a job's id, with one file in it; False if another run has made it.
 
     Raises:
-        OSError: it cannot be written; nothing stands under the job's id then.
+        OSError: the file cannot be written; then there is no such folder.
     """
     temporary = jobs / f".{uuid.uuid4().hex}"
     temporary.mkdir(parents=True)
@@ -169,9 +170,10 @@ def _write_once(jobs: Path, job: str, name: str, data: bytes) -> bool:
 
 
 def _empty_unfinished(arch_dir: Path, job: str) -> None:
-    """Drop the weights that other runs of a job have left, none of which can be published any more.
+    """Delete the files that other runs of a job have left: they cannot be published any more.
 
-    Their folders stay: a run that has only slept removes its own, and shall not meet another's.
+    Their folders stay, so that no other version gets their number. A run that has only slept will
+    remove its own folder by that number.
     """
     for number in list_numbers(arch_dir):
         unfinished = arch_dir / str(number) / _UNFINISHED
@@ -179,12 +181,12 @@ def _empty_unfinished(arch_dir: Path, job: str) -> None:
             if unfinished.is_file() and json.loads(unfinished.read_bytes())["job"] == job:
                 for name in FILES:
                     (unfinished.parent / name).unlink(missing_ok=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:  # the version of this job stands all the same
+        except (OSError, ValueError, KeyError, TypeError) as error:  # the version of this job is published in any case
             logger.warning("cannot look at %s: %s", unfinished, error)
 
 
 def _archive(samples: Tensor) -> bytes:
-    """As ``np.savez_compressed``, a quarter smaller: by LZMA, and each pixel of all epochs in a row."""
+    """As ``np.savez_compressed``, but a quarter smaller: LZMA, and a pixel's values of all epochs in a row."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as members, members.open("images.npy", "w") as images:
         np.lib.format.write_array(images, np.asfortranarray(samples.numpy()), allow_pickle=False)
@@ -192,7 +194,7 @@ def _archive(samples: Tensor) -> bytes:
 
 
 def _rename(temporary: Path, target: Path) -> bool:
-    """Rename a folder; False where another one has taken the name."""
+    """Rename a folder; False if another one has taken the name."""
     try:
         temporary.rename(target)
     except OSError as error:

@@ -1,8 +1,8 @@
 """From seeds to images: latents, then a generator, then grey levels.
 
-Image *i* of a request depends on its own seed alone: the latents of each come from a random generator
-of its own. :func:`draw` works slowly and always in batches of one shape, since a matrix product may
-round differently for another; :mod:`models.inference` is for those who wait.
+Image *i* of a request depends only on its own seed: each seed has its own random generator for the
+latents. :func:`draw` is slow. It always uses batches of one shape, since a matrix product may round
+differently for another shape. :mod:`models.inference` is the fast way for the service.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_CHUNK = 16  # images a forward pass; fewer are padded
+_CHUNK = 16  # images per forward pass; fewer are padded
 
-CONTRAST = 1.03  # of a drawn image: tanh comes near its ends, and ink of real digits is at them
+CONTRAST = 1.03  # of a drawn image: tanh only comes near −1 and 1, but real digits reach them
 
-_CATEGORIES = 32  # at most: no more than half of the latents
-_CATEGORY_SIZE = 6.0  # beside noise of 1
+_CATEGORIES = 32  # at most, and no more than half of the latents
+_CATEGORY_SIZE = 6.0  # beside noise of standard deviation 1
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Of latents: noise, and what is made of it, each row by itself."""
+    """A distribution of latents: noise, and a function that forms each row of it."""
 
     noise: Callable[..., Tensor]  # fills a tensor: Tensor.uniform_ or Tensor.normal_
     form: Callable[[Tensor], Tensor]
@@ -32,7 +32,7 @@ class Distribution:
         return self.form(self.noise(torch.empty(*shape, **where)))
 
 
-def _widen(noise: Tensor) -> Tensor:
+def _spread(noise: Tensor) -> Tensor:
     """0…1 → −1…1."""
     return noise.mul_(2).sub_(1)
 
@@ -40,16 +40,16 @@ def _widen(noise: Tensor) -> Tensor:
 def _categorise(noise: Tensor) -> Tensor:
     """One of 32 categories (of ``size // 2`` if that is less), one-hot, then normal noise.
 
-    A generator is continuous: where all latents hang together it draws what lies between two digits, too.
+    A generator is continuous: if its latents are connected, it also draws shapes between two digits.
     After InfoGAN's categorical codes (arXiv:1606.03657), without its loss; see also arXiv:1806.00880.
     """
     codes = noise[:, : min(_CATEGORIES, noise.shape[1] // 2)]
-    codes.copy_(codes == codes.amax(dim=1, keepdim=True)).mul_(_CATEGORY_SIZE)  # the largest of its own noise
+    codes.copy_(codes == codes.amax(dim=1, keepdim=True)).mul_(_CATEGORY_SIZE)  # the largest value chooses the category
     return noise
 
 
 LATENTS: Mapping[str, Distribution] = {
-    "uniform": Distribution(Tensor.uniform_, _widen),
+    "uniform": Distribution(Tensor.uniform_, _spread),
     "normal": Distribution(Tensor.normal_, lambda noise: noise),
     "mixture": Distribution(Tensor.normal_, _categorise),
 }
@@ -83,12 +83,12 @@ def draw(G: nn.Module, z: Tensor) -> Tensor:
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """−1…1 → 0…255, rounded to the nearest grey level; the last 3 % at each end are all black or white."""
+    """−1…1 → 0…255, rounded to the nearest grey level. The last 3 % at each end become black or white."""
     return round_levels(to_levels(pixels))
 
 
 def to_levels(pixels: Tensor) -> Tensor:
-    """−1…1 → a little beyond 0…255."""
+    """−1…1 → grey levels a little beyond 0…255."""
     return pixels.mul(127.5 * CONTRAST).add_(127.5)
 
 

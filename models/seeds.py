@@ -1,4 +1,4 @@
-"""Seeds: the range that every request and run may use, and a fresh one for those that name none."""
+"""Seeds: the range that requests and runs may use, and a random seed for those that name none."""
 
 import random
 
@@ -8,5 +8,5 @@ MAX_SEED = 2**_BITS - 1
 
 
 def make_fresh() -> int:
-    """A seed in 0…``MAX_SEED``, each time another; not for secrets."""
+    """A random seed in 0…``MAX_SEED``; not for secrets."""
     return random.getrandbits(_BITS)

@@ -43,10 +43,10 @@ def find_folders(model_dir: Path) -> dict[tuple[str, int], Path]:
 
 
 def list_numbers(arch_dir: Path) -> list[int]:
-    """The version numbers that are taken in a folder, by valid versions or not."""
+    """The version numbers that are in use in a folder, by valid versions or not."""
     try:
         names = os.listdir(arch_dir)
-    except OSError:  # not there yet, or not to be read
+    except OSError:  # it does not exist yet, or cannot be read
         return []
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0")
 
@@ -92,7 +92,7 @@ def read_samples(folder: Path) -> Tensor:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """What was recorded of each epoch, the first one first.
+    """The record of each epoch, in order.
 
     Raises:
         InvalidVersionError: the version is damaged.

@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Two test processes share two cores: with a thread each, none waits for the other. Read when torch
-# is loaded, here and in every process that a test starts.
+# Two test processes share two cores: with one thread each, neither waits for the other. torch reads
+# this when it is loaded, here and in every process that a test starts.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -16,7 +16,7 @@ from worker.jobs import JobStore
 from worker.linux import yield_cores
 from worker.tasks import NICENESS
 
-# Training yields to everything; here to tests that compute beside it, but not by much.
+# Training yields to all other processes. Tests get nearly its priority, so that it yields to them only a little.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.setsid()
 yield_cores(NICENESS - 1)
@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--unprotected",
         action="store_true",
-        help="run only the tests of faults, each without the protection that it proves: all must fail",
+        help="run only the fault tests, each without the protection that it proves: all must fail",
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes that are killed, or stopped, just before their k-th change of files."""
+"""Processes that are killed, or stopped, just before their k-th change to files."""
 
 import multiprocessing
 import os
@@ -12,21 +12,27 @@ import psutil
 
 from tests.processes import eventually
 
-_CHANGES = {"open", "flush", "mkdir", "rename", "unlink", "rmdir"}  # what is written reaches the file when flushed
+_CHANGES = {"open", "flush", "mkdir", "rename", "unlink", "rmdir"}  # no write: data reaches the file when flushed
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["models.publishing", "worker.saved", "tests.versions"])
+_processes.set_forkserver_preload(["pytest", "models.publishing", "worker.saved", "tests.processes", "tests.versions"])
 
 
 def run_until(step: int, number: int, call: Callable[..., Any], *arguments: Any) -> BaseProcess:
-    """``call(*arguments)`` in a process that sends itself signal ``number`` before its change ``step`` of files.
+    """Run ``call(*arguments)`` in a process that sends itself signal ``number`` before its file change ``step``.
 
-    Returned when it has ended or has stopped; a call of fewer changes ends with exit code 0.
+    Returns the process when it has ended or stopped. A call with fewer changes ends with exit code 0.
     """
     process = _processes.Process(target=_run, args=(step, number, call, arguments))
     process.start()
-    watched = psutil.Process(process.pid)
-    eventually(lambda: not process.is_alive() or watched.status() == psutil.STATUS_STOPPED, "it ends or stops")
+
+    def halted() -> bool:
+        try:
+            return not process.is_alive() or psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+        except psutil.NoSuchProcess:  # it ended between the two checks
+            return True
+
+    eventually(halted, "it ends or stops", poll_seconds=0.001)
     return process
 
 

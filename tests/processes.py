@@ -1,4 +1,4 @@
-"""The real parts as processes of their own, and waiting for what they do."""
+"""The real parts of the service as processes, and helpers that wait for them."""
 
 import os
 import signal
@@ -21,20 +21,22 @@ from worker.tasks import NICENESS
 T = TypeVar("T")
 
 POLL_SECONDS = 0.05
-PATIENCE_SECONDS = 60.0  # far beyond what is expected: the machine may be busy
+PATIENCE_SECONDS = 60.0  # far more than expected: the machine may be busy
 
 
-def eventually(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """The first true value of ``condition``."""
+def eventually(
+    condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS, poll_seconds: float = POLL_SECONDS
+) -> T:
+    """Wait for the first true value of ``condition`` and return it."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(POLL_SECONDS)
+        time.sleep(poll_seconds)
     return value
 
 
 def run_in_threads(work: Callable[[], None], count: int) -> None:
-    """Call ``work`` in so many threads at once, and wait for them."""
+    """Call ``work`` in ``count`` threads at once, and wait for them."""
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
@@ -57,7 +59,7 @@ def running_valkey(folder: Path) -> Iterator[tuple[Child, str]]:
 
 
 class Process:
-    """``digits …``, or another module with a command line, with its output in a file."""
+    """``digits …``, or another module with a command line. Its output goes to a file."""
 
     def __init__(self, folder: Path, *arguments: str, module: str = "app", **environment: str) -> None:
         self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
@@ -70,7 +72,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        with suppress(OSError):  # its session beside those of training, which yield: see tests/conftest.py
+        with suppress(OSError):  # its session gets the priority of the tests: see tests/conftest.py
             Path(f"/proc/{self.popen.pid}/autogroup").write_text(str(NICENESS - 1))
 
     @property
@@ -78,7 +80,7 @@ class Process:
         return self.log.read_text()
 
     def end(self, number: int = signal.SIGTERM, seconds: float = PATIENCE_SECONDS) -> int:
-        """Send a signal and wait for the end; the exit status."""
+        """Send a signal, wait for the end, and return the exit status."""
         if self.popen.poll() is None:
             self.popen.send_signal(number)
         try:
@@ -90,7 +92,7 @@ class Process:
 
 @contextmanager
 def running(folder: Path, *arguments: str, module: str = "app", **environment: str) -> Iterator[Process]:
-    """``digits …``, ended afterwards."""
+    """Run ``digits …`` and end it afterwards."""
     process = Process(folder, *arguments, module=module, **environment)
     try:
         yield process
@@ -100,7 +102,7 @@ def running(folder: Path, *arguments: str, module: str = "app", **environment: s
 
 @contextmanager
 def running_api(folder: Path, module: str = "app", **environment: str) -> Iterator[httpx.Client]:
-    """``digits serve``, in one process unless told otherwise, on a free port, and a client for it."""
+    """Run ``digits serve`` on a free port, in one process unless told otherwise; yield a client for it."""
     port = find_free_port()
     environment = {"DIGITS_API_PROCESSES": "1", "DIGITS_PORT": str(port), **environment}
     with (

@@ -1,4 +1,4 @@
-"""The files around the code: Dockerfile, compose file, Makefile, README say what is true."""
+"""The files around the code (Dockerfile, compose file, Makefile, README) match the code."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""The wheel: everything is inside, and it works away from the checkout."""
+"""The wheel: everything is inside, and it works without the checkout."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ SOURCES = ("app", "worker", "models", "pyproject.toml", "README.md", "LICENSE")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, since setuptools leaves its traces where it builds."""
+    """Built from a copy, since setuptools leaves files where it builds."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         path = ROOT / name
@@ -34,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's content in a folder of its own, which stands before the checkout on Python's path."""
+    """The wheel's content in its own folder, which comes before the checkout on Python's path."""
     folder = tmp_path_factory.mktemp("installed")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
@@ -42,7 +42,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``digits …`` from the wheel, in ``folder``, with nothing set."""
+    """Run ``digits …`` from the wheel, in ``folder``, without any ``DIGITS_*`` variable."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     environment: Mapping[str, str] = {
         **inherited, "PYTHONPATH": str(installed), "XDG_DATA_HOME": str(folder / "data"), "COLUMNS": "200"

@@ -1,7 +1,7 @@
 """The broker: the Celery app, its options, and the publisher of wake-ups.
 
-A message is a wake-up and carries the job's id alone; the job's record says everything. Importing
-this registers no task and no hook: ``worker.tasks`` has those, for the worker alone.
+A message is only a wake-up: it carries the job's id, and the job's record has everything else.
+Importing this registers no task and no hook: those are in ``worker.tasks``, for the worker only.
 """
 
 from typing import Any
@@ -10,18 +10,18 @@ from celery import Celery
 
 from worker import connections
 
-CHILD_SECONDS = 120.0  # for a child to start: Celery's 4 s are too few on a busy host, which then starts one for ever
-TRAIN = "digits.train"  # the one task
+CHILD_SECONDS = 120.0  # for a child to start; after Celery's 4 s, a busy host would start it again and again
+TRAIN = "digits.train"  # the only task
 
 _QUEUE = "digits"
 _PREFIX = "digits:broker:"
 
 
 def make_celery(redis_url: str, **transport_options: Any) -> Celery:
-    """The Celery app; ``transport_options`` say how long its connections wait."""
+    """The Celery app; ``transport_options`` set how long its connections wait."""
     celery = Celery("digits", broker=redis_url, include=["worker.tasks"], set_as_current=False)
     celery.conf.update(
-        broker_read_url=redis_url,  # or CELERY_BROKER_URL of the environment would win
+        broker_read_url=redis_url,  # else CELERY_BROKER_URL of the environment would win
         broker_write_url=redis_url,
         task_default_queue=_QUEUE,
         task_serializer="json",
@@ -45,7 +45,7 @@ def make_celery(redis_url: str, **transport_options: Any) -> Celery:
 
 
 class Publisher:
-    """Sends wake-ups: in a second or two, or not at all. Celery's own defaults wait much longer."""
+    """Sends wake-ups, or fails, within a second or two. Celery's own defaults wait much longer."""
 
     def __init__(self, redis_url: str) -> None:
         self._celery = make_celery(
@@ -58,7 +58,7 @@ class Publisher:
         self._redis = connections.connect(redis_url)
 
     def wake(self, job_id: str) -> None:
-        """Tell a worker of a queued job.
+        """Tell a worker about a queued job.
 
         Raises:
             kombu.exceptions.OperationalError: the broker does not answer.

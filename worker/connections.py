@@ -1,7 +1,7 @@
-"""Clients of Redis, and how long each of them waits.
+"""Redis clients, and how long each of them waits.
 
-Must not import Celery or torch. A Redis that is away shall be noticed in a second or two, not in
-the minutes that the clients' own defaults take.
+A missing Redis must be noticed within a second or two; the clients' own defaults take minutes. Must
+not import Celery or torch.
 """
 
 from redis import Redis
@@ -9,12 +9,12 @@ from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-REDIS_SECONDS = 1.0  # for a connection, and for an answer: two calls and a message fit into 3 s
-BLOCK_SECONDS = 10.0  # that Redis is asked to wait for the next event before it answers
+REDIS_SECONDS = 1.0  # to connect, and for an answer: two calls and a message fit into 3 s
+BLOCK_SECONDS = 10.0  # that Redis may wait for the next event before it answers
 
 
 def connect(url: str) -> Redis:
-    """A client for the job records that fails within ``REDIS_SECONDS`` rather than waiting.
+    """A client for the job records. It fails after ``REDIS_SECONDS`` instead of waiting longer.
 
     Its methods raise ``redis.exceptions.RedisError``.
     """

@@ -1,8 +1,18 @@
--- Every change of a job, as one script for Redis. ARGV: the name of a change, then its arguments.
--- worker/jobs.py says what the keys hold, calls this, and puts the constants before it:
--- LEASE, MAX_LOST, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY (seconds, or a count), MAX_EVENTS.
+-- All changes of a job, as one script for Redis. ARGV: the name of a change, then its arguments.
+-- worker/jobs.py calls this script and puts these constants before it:
+-- LEASE, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY (seconds), MAX_LOST, MAX_EVENTS (counts).
+--
+-- digits:job:<id>           hash        the record; expires KEPT after the end
+-- digits:events:<id>        stream      fields kind and data (JSON); the newest MAX_EVENTS; expires likewise
+-- digits:jobs               sorted set  every id by the time of its creation
+-- digits:queued             sorted set  the ids of queued jobs by the time of their creation
+-- digits:leases             sorted set  the ids of running jobs by the end of their lease
+-- digits:idempotency:<key>  hash        id and fingerprint of the request with that key; expires after IDEMPOTENCY
+-- digits:reconciling        string      keeps other reconcilers out until the next pass is due
+-- digits:reconciled         string      the time of the last pass
+-- digits:quiet              string      while it exists, no lease counts as lost
 
-local time = redis.call('TIME')  -- of Redis, so that the clocks of the hosts do not matter
+local time = redis.call('TIME')  -- the clock of Redis, so that the clocks of the hosts do not matter
 local now = time[1] + time[2] / 1e6
 local stamp = string.format('%.6f', now)
 
@@ -15,7 +25,7 @@ local function tell(id, kind, data)
   redis.call('XADD', events(id), 'MAXLEN', MAX_EVENTS, '*', 'kind', kind, 'data', data)
 end
 
--- woken: is whoever asked for this about to send a wake-up?
+-- woken: will the caller send a wake-up?
 local function enqueue(id, woken)
   set(id, 'state', 'queued', 'woken_at', woken and stamp or 0)
   redis.call('ZREM', 'digits:leases', id)
@@ -33,8 +43,8 @@ local function finish(id, state)
   redis.call('EXPIRE', events(id), KEPT)
 end
 
--- Back to the queue, unless it was to be canceled. A job that may have been published, a worker has
--- to end, which looks first.
+-- Returns a job to the queue, or cancels it if that was requested. A job that may be published already
+-- always returns to the queue: a worker must first look for its version.
 local function release(id, woken)
   local cancel_requested, publishing = get(id, 'cancel_requested', 'publishing')
   if cancel_requested and not publishing then finish(id, 'canceled') else enqueue(id, woken) end
@@ -63,7 +73,7 @@ end
 
 local change = {}
 
--- Answers the fingerprint with which the key came before, or '', and the record.
+-- Returns the fingerprint of the earlier request with this key, or '', and the record.
 function change.create(id, idempotency_key, fingerprint, ...)
   local name = 'digits:idempotency:' .. idempotency_key
   if idempotency_key ~= '' then
@@ -80,7 +90,7 @@ function change.create(id, idempotency_key, fingerprint, ...)
   return {'', redis.call('HGETALL', key(id))}
 end
 
--- Answers the record, or nothing where the job is not queued.
+-- Returns the record, or nothing if the job is not queued.
 function change.claim(id, holder, token)
   if get(id, 'state') ~= 'queued' then return false end
   redis.call('ZREM', 'digits:queued', id)
@@ -91,8 +101,8 @@ function change.claim(id, holder, token)
   return redis.call('HGETALL', key(id))
 end
 
--- After count: so many fields and values, then numbers, kinds and data of events. An event whose
--- number is not above those before came already. Answers a Standing.
+-- After count: that many names and values of fields, then number, kind and data of each event. An
+-- event is skipped if its number is not above the last recorded one. Returns a Standing.
 function change.report(id, token, count, ...)
   if not holds(id, token) then return 'lost' end
   local rest = {...}
@@ -108,7 +118,7 @@ function change.report(id, token, count, ...)
   return hold(id)
 end
 
--- Answers a Standing. From here on, only a worker can end the job: a version of it may be there.
+-- Returns a Standing. From now on only a worker can end the job, because its version may exist.
 function change.start_publishing(id, token)
   if not holds(id, token) then return 'lost' end
   local standing = hold(id)
@@ -116,7 +126,7 @@ function change.start_publishing(id, token)
   return standing
 end
 
--- Answers 1 where the job was held.
+-- Returns 1 if the job was held.
 function change.finish(id, token, state, ...)
   if not holds(id, token) then return 0 end
   if select('#', ...) > 0 then set(id, ...) end
@@ -125,7 +135,7 @@ function change.finish(id, token, state, ...)
   return 1
 end
 
--- The attempt does not count.
+-- Returns 1 if the job was held. The attempt does not count.
 function change.give_back(id, token)
   if not holds(id, token) then return 0 end
   redis.call('HINCRBY', key(id), 'attempt', -1)
@@ -133,7 +143,7 @@ function change.give_back(id, token)
   return 1
 end
 
--- Answers 1 where that holder had the job.
+-- Returns 1 if that holder had the job.
 function change.lose(id, holder)
   local state, its_holder = get(id, 'state', 'holder')
   if state ~= 'running' or its_holder ~= holder then return 0 end
@@ -141,7 +151,7 @@ function change.lose(id, holder)
   return 1
 end
 
--- Answers the record.
+-- Returns the record.
 function change.cancel(id)
   local state, publishing = get(id, 'state', 'publishing')
   if state == 'queued' and not publishing then
@@ -152,10 +162,10 @@ function change.cancel(id)
   return redis.call('HGETALL', key(id))
 end
 
--- Answers the ids of jobs that need a wake-up. Whoever comes first keeps the others away until the
--- next pass is due, unless at_once is 1. Where no pass was made for most of a lease, Redis was away,
--- or everybody was: for a while no lease is taken for lost, so that the workers can report again.
--- A lease or a place in the queue whose record is gone goes too.
+-- Returns the ids of jobs that need a wake-up. The first caller keeps the others out until the next
+-- pass is due, unless at_once is 1. If there was no pass for most of a lease, Redis or all callers were
+-- away. Then no lease counts as lost for QUIET seconds, so that the workers can report again first.
+-- Leases and places in the queue are removed if their job has no record any more.
 function change.reconcile(waiting, at_once)
   local others = not redis.call('SET', 'digits:reconciling', 1, 'NX', 'PX', RECONCILE * 1000 - 500)
   if others and at_once ~= '1' then return {} end

@@ -1,16 +1,16 @@
-"""Jobs and where they live: the one place that knows how a job looks in Redis.
+"""Jobs in Redis: the only place that knows how a job is stored.
 
-    digits:job:<id>     hash        the record, the truth about the job; a message is a wake-up
-    digits:events:<id>  stream      what has happened to it, capped
+    digits:job:<id>     hash        the record: the truth about a job, while a message is only a wake-up
+    digits:events:<id>  stream      what has happened to the job, capped
     digits:jobs         sorted set  all jobs by creation time
-    digits:queued       sorted set  the queued ones by creation time
-    digits:leases       sorted set  the running ones by the time when their lease runs out
+    digits:queued       sorted set  the queued jobs by creation time
+    digits:leases       sorted set  the running jobs by the end of their lease
 
-Every change is one run of ``jobs.lua``, on the time of Redis, which first compares the state: two
-workers cannot both take a job, and an ended job never changes. A running job is held on a lease,
-under the token of its claim: where its worker is gone without a word, the lease runs out, the job
-returns to the queue, and nothing that comes under an older token is taken. Must not import torch:
-the API and the queue's parent process use this module.
+Every change is one run of ``jobs.lua``, on the clock of Redis. It checks the state of the job first, so
+two workers cannot take the same job, and an ended job never changes. A running job has a lease and the
+token of its claim. If its worker disappears, the lease runs out, the job returns to the queue, and
+changes with an older token are refused. Must not import torch: the API and the worker's parent
+process use this module.
 """
 
 import asyncio
@@ -37,19 +37,19 @@ from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 logger = logging.getLogger(__name__)
 
 MAX_EPOCHS = 1_000
-LEASE_SECONDS = 30  # a running job that has not reported for so long is taken for lost
-MAX_LOST = 3  # so often may a job lose its worker
-RECONCILE_SECONDS = 10  # between two looks for lost jobs and lost wake-ups
-QUIET_SECONDS = 2 * LEASE_SECONDS  # without reaping after Redis was away: the workers report again first
+LEASE_SECONDS = 30  # a running job without a report for this long counts as lost
+MAX_LOST = 3  # a job that has lost its worker this often fails
+RECONCILE_SECONDS = 10  # between two searches for lost jobs and lost wake-ups
+QUIET_SECONDS = 2 * LEASE_SECONDS  # after Redis was away, no lease counts as lost: workers report first
 WAKE_SECONDS = 30  # a queued job whose wake-up is older may get another
-KEPT_SECONDS = 30 * 24 * 3600  # of an ended job
-IDEMPOTENCY_SECONDS = 24 * 3600  # for how long a key names the job it made
-MAX_EVENTS = 1_000  # the newest of a job
+KEPT_SECONDS = 30 * 24 * 3600  # that an ended job is kept
+IDEMPOTENCY_SECONDS = 24 * 3600  # that a key names the job that it made
+MAX_EVENTS = 1_000  # kept per job, the newest ones
 ENDED = "ended"  # the kind of a job's last event
 
 
 class JobState(StrEnum):
-    """queued → running → succeeded | failed | canceled."""
+    """queued → running → succeeded | failed | canceled; a queued job may be canceled, a lost one is queued again."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -59,15 +59,15 @@ class JobState(StrEnum):
 
 
 class Standing(StrEnum):
-    """What a runner learns when it reports."""
+    """How a run stands: what it learns when it reports."""
 
     HELD = "held"
-    CANCELED = "canceled"  # it is to stop
-    LOST = "lost"  # its lease ran out and the job went elsewhere: it is to stop and to write nothing
+    CANCELED = "canceled"  # it must stop
+    LOST = "lost"  # its lease ran out and the job went elsewhere: it must stop and write nothing
 
 
 class KeyReusedError(Exception):
-    """An Idempotency-Key came again with another body. Use a new key."""
+    """An Idempotency-Key was used again with another body; use a new key."""
 
 
 class TrainRequest(BaseModel):
@@ -77,21 +77,19 @@ class TrainRequest(BaseModel):
 
     arch: ArchName
     recipe: RecipeName = RecipeName(DEFAULT_RECIPE)
-    epochs: int | None = Field(
-        None, strict=True, ge=1, le=MAX_EPOCHS, description="default: as many as the recipe names"
-    )
-    seed: int | None = Field(None, strict=True, ge=0, le=seeds.MAX_SEED, description="default: a fresh one")
+    epochs: int | None = Field(None, strict=True, ge=1, le=MAX_EPOCHS, description="default: as in the recipe")
+    seed: int | None = Field(None, strict=True, ge=0, le=seeds.MAX_SEED, description="default: a random seed")
     measure_every: int | None = Field(
         None,
         strict=True,
         ge=1,
         le=MAX_EPOCHS,
-        description="take the metrics after every so many epochs, not only at the end",
+        description="epochs between measurements; default: measure only at the end",
     )
 
 
 class Job(BaseModel):
-    """A job as its record says it is. Losses are those of the last finished epoch."""
+    """A job as its record describes it. The losses are those of the last finished epoch."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -105,13 +103,13 @@ class Job(BaseModel):
     created_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
-    attempt: int = 0  # how often a worker took it, less how often one gave it back
+    attempt: int = 0  # how often a worker took it, minus how often a worker gave it back
     lost_leases: int = 0  # how often its worker was lost
-    resumes: int = 0  # how often a run went on from a saved state
+    resumes: int = 0  # how often a run resumed from a saved state
     cancel_requested: bool = False
-    epoch: int | None = None  # the one under way, from 1
+    epoch: int | None = None  # the current one, from 1
     step: int | None = None  # within it
-    steps: int | None = None  # an epoch
+    steps: int | None = None  # per epoch
     images_per_second: float | None = None
     eta_seconds: float | None = None
     d_loss: float | None = None
@@ -124,17 +122,17 @@ class Job(BaseModel):
 
 @dataclass(frozen=True)
 class Claim:
-    """A job as it was when it was taken, and the token under which it is held."""
+    """A job as it was when it was claimed, and the token that holds it."""
 
     job: Job
     token: str
-    may_be_published: bool  # an earlier run was about to
+    may_be_published: bool  # an earlier run had started to publish
 
 
 class Event(BaseModel):
     """Something that has happened to a job."""
 
-    id: str  # grows from one to the next
+    id: str  # increases from event to event
     kind: str  # queued, started, epoch, metric, sample, published, ended
     data: dict[str, Any]
 
@@ -157,7 +155,7 @@ _SCRIPT = "".join(f"local {name} = {value}\n" for name, value in _CONSTANTS.item
 
 
 class JobStore:
-    """The jobs in one Redis. Every method is one round trip or two, and raises ``RedisError``."""
+    """The jobs in one Redis. Every method takes one or two round trips and may raise ``RedisError``."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -167,11 +165,11 @@ class JobStore:
         return self._script(args=[name, *arguments])
 
     def ping(self) -> None:
-        """Raise unless Redis answers."""
+        """Raise ``RedisError`` unless Redis answers."""
         self._redis.ping()
 
     def create(self, request: TrainRequest, idempotency_key: str | None = None) -> tuple[Job, bool]:
-        """Record a new queued job; with a key that has made one before, return that one and False.
+        """Record a new queued job; return it and True. If the key has made a job before, return that one and False.
 
         Raises:
             KeyReusedError: the key has made a job from another request.
@@ -185,19 +183,19 @@ class JobStore:
             "measure_every": request.measure_every,
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        self.ping()  # a frozen Redis would run what it was sent when it wakes: ask before sending
+        self.ping()  # ask first: a frozen Redis would run the change after it wakes up
         before, record = self._change("create", fields["id"], idempotency_key or "", fingerprint, *_flat(fields))
         if before not in ("", fingerprint):
             raise KeyReusedError
         return _job(record), not before
 
     def get(self, job_id: str) -> Job | None:
-        """The job, or None where there is none of this id."""
+        """The job with this id, or None."""
         fields = self._redis.hgetall(_JOB + job_id)
         return Job.model_validate(fields) if fields else None
 
     def has_ended(self, job_id: str) -> bool | None:
-        """Whether a job has ended; None where there is none of this id."""
+        """Whether a job has ended; None if there is no job with this id."""
         state = self._redis.hget(_JOB + job_id, "state")
         return None if state is None else state not in (JobState.QUEUED, JobState.RUNNING)
 
@@ -215,9 +213,9 @@ class JobStore:
             return [Job.model_validate(fields) for fields in pipe.execute() if fields]
 
     def claim(self, job_id: str, holder: str) -> Claim | None:
-        """Take a queued job to run it, on a lease; None where it is not queued (any more).
+        """Take a queued job on a lease, to run it; None if it is not queued (any more).
 
-        ``holder`` names the process that will know if the one that runs the job dies.
+        ``holder`` names the process that will notice if the process that runs the job dies.
         """
         self.ping()  # as in create
         token = uuid.uuid4().hex
@@ -227,46 +225,46 @@ class JobStore:
     def report(
         self, claim: Claim, fields: Mapping[str, float] | None = None, events: Iterable[tuple[int, str, str]] = ()
     ) -> Standing:
-        """Record progress and events of a claimed job, and renew its lease; how it stands.
+        """Record progress and events of a claimed job and renew its lease; return how it stands.
 
-        An event is its number in this run, from 1, its kind and its data as JSON; one that was
-        recorded before, in a call whose answer was lost, is not recorded again.
+        An event is (its number in this run, from 1; its kind; its data as JSON). An event is not
+        recorded again if an earlier call has recorded it but its answer was lost.
         """
         flat = _flat(fields or {})
         told = [part for event in events for part in event]
         return Standing(self._change("report", claim.job.id, claim.token, len(flat), *flat, *told))
 
     def start_publishing(self, claim: Claim) -> Standing:
-        """How the job stands; where it is HELD, it cannot be canceled any more unless this run is lost."""
+        """Start to publish; return how the job stands. If HELD, it cannot be canceled unless this run is lost."""
         return Standing(self._change("start_publishing", claim.job.id, claim.token))
 
     def finish(self, claim: Claim, state: JobState, **facts: int | str) -> bool:
-        """Record that a claimed job has ended; False where it is another's, and nothing is recorded."""
+        """Record that a claimed job has ended. False, and nothing is recorded, if another run has the job."""
         return bool(self._change("finish", claim.job.id, claim.token, state.value, *_flat(facts)))
 
     def give_back(self, claim: Claim) -> bool:
-        """Return a claimed job to the queue, the attempt uncounted; False where it is another's."""
+        """Return a claimed job to the queue; the attempt does not count. False if another run has the job."""
         return bool(self._change("give_back", claim.job.id, claim.token))
 
     def lose(self, job_id: str, holder: str) -> bool:
-        """Record that the process that ran the job for ``holder`` has died; False where it did not run it."""
+        """Record that the job's process has died. False if the job was not running for ``holder``."""
         return bool(self._change("lose", job_id, holder))
 
     def cancel(self, job_id: str) -> Job | None:
-        """Cancel a queued job at once, ask a running one to stop; its record then, None if unknown.
+        """Cancel a queued job at once, or ask a running one to stop; return the job, None if unknown.
 
-        A job that has ended stays as it is.
+        A job that has ended does not change.
         """
         self.ping()  # as in create
         record = self._change("cancel", job_id)
         return _job(record) if record else None
 
     def reconcile(self, waiting: int, *, at_once: bool = False) -> list[str]:
-        """Return jobs with expired leases to the queue; the ids of those that need a wake-up.
+        """Put jobs with expired leases back into the queue; return the ids of jobs that need a wake-up.
 
-        ``waiting`` is the number of wake-ups that no worker has taken yet: where there are as many
-        as queued jobs, none is missing. Does nothing within ``RECONCILE_SECONDS`` of the last call
-        by anybody, unless ``at_once``.
+        ``waiting`` is the number of wake-ups that no worker has taken yet. If it equals the number of
+        queued jobs, no wake-up is missing. Unless ``at_once``, a call does nothing if any process has
+        called this in the last ``RECONCILE_SECONDS``.
         """
         return [str(job_id) for job_id in self._change("reconcile", waiting, int(at_once))]
 
@@ -274,8 +272,8 @@ class JobStore:
 async def follow(redis: AsyncRedis, job_id: str, after: str) -> AsyncIterator[Event | None]:
     """The events of a job after the id ``after`` (``0``: all), as they happen, until its last one.
 
-    Ends also where there is no such job any more. None stands for a while without any. While Redis
-    is away it waits.
+    Yields None after a while without an event. Waits while Redis is away. Ends also if the job no
+    longer exists.
     """
     name = _EVENTS + job_id
     while True:

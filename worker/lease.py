@@ -1,7 +1,7 @@
-"""A claimed job while it runs: a thread keeps the lease and reports, whatever the training does.
+"""A claimed job while it runs: a thread renews the lease and reports, whatever the training does.
 
-Without Redis the training goes on: progress and events wait, and so does what must not happen
-twice, the publishing.
+Without Redis the training goes on. Progress and events wait for Redis. So does publishing, since it
+must not happen twice.
 """
 
 import json
@@ -23,31 +23,31 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-REPORT_SECONDS = 1.0  # between two reports, each of which renews the lease and reads the cancel flag
-RETRY_SECONDS = 1.0  # between two tries of what must be asked or recorded while Redis is away
-STUCK_SECONDS = 60.0  # a run that has not stopped so long after it was told to is killed
+REPORT_SECONDS = 1.0  # between two reports; each renews the lease and reads the cancel flag
+RETRY_SECONDS = 1.0  # between two tries of a call that must succeed, while Redis is away
+STUCK_SECONDS = 60.0  # a run that has not stopped this long after it was told to is killed
 
 
 class NotHeldError(Exception):
-    """The job is another worker's now. Write nothing more for it."""
+    """Another worker has the job now; write nothing more for it."""
 
 
 class StoppedError(Exception):
-    """The run was told to stop: the job was canceled, or the worker is about to end."""
+    """The job was canceled, or the worker is about to end; stop the run."""
 
 
 class Lease:
-    """Keeps a claimed job, as a context manager. ``stopping``: is the worker about to end?"""
+    """A context manager that keeps a claimed job. ``stopping`` says whether the worker is about to end."""
 
     def __init__(self, store: JobStore, claim: Claim, stopping: Callable[[], bool]) -> None:
         self.job = claim.job
         self.standing = Standing.HELD
         self.may_be_published = claim.may_be_published  # by an earlier run, or by this one
-        self._publishing = False  # a cancellation comes too late
+        self._publishing = False  # if True, a cancellation comes too late
         self._store, self._claim, self._stopping = store, claim, stopping
         self._fields: dict[str, float] = {}
         self._events: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVENTS)
-        self._told = 0  # events
+        self._event_number = 0  # the number of the last event
         self._lock = threading.Lock()  # one report at a time, in the order of the events
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
@@ -63,22 +63,22 @@ class Lease:
         self._thread.join()
 
     def show(self, fields: Mapping[str, float]) -> None:
-        """Have the job's record say this soon; what was not reported yet is replaced."""
+        """Write these fields into the job's record soon. They replace values that are not reported yet."""
         self._fields.update(fields)
 
     def tell(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Have an event added to the job's soon."""
-        self._told += 1
-        self._events.append((self._told, kind, json.dumps(data)))
+        """Add an event to the job's events soon."""
+        self._event_number += 1
+        self._events.append((self._event_number, kind, json.dumps(data)))
 
     def should_stop(self) -> bool:
         return self.standing is not Standing.HELD or self._stopping()
 
     def require(self) -> None:
-        """Before a write that a run which lost its job must not make; without Redis it may be made.
+        """Check that this run still has the job, before it writes. Without Redis, the write is allowed.
 
         Raises:
-            NotHeldError: the job is another's.
+            NotHeldError: another run has the job.
         """
         try:
             self._report()
@@ -88,7 +88,7 @@ class Lease:
             raise NotHeldError(f"job {self.job.id} went to another worker")
 
     def is_held(self) -> bool:
-        """Whether the job is this run's; waits for Redis."""
+        """Whether this run still has the job; waits for Redis."""
 
         def ask() -> bool:
             self._report()
@@ -97,7 +97,7 @@ class Lease:
         return self._patiently(ask, False)
 
     def start_publishing(self) -> bool:
-        """Whether the run may publish; waits for Redis, since nobody else can tell."""
+        """Whether the run may publish; waits for Redis, since only Redis knows."""
 
         def ask() -> bool:
             with self._lock:
@@ -109,13 +109,13 @@ class Lease:
         return not self._stopping() and self._patiently(ask, False)
 
     def finish(self, state: JobState, **facts: int | str) -> bool:
-        """Record the end of the job; False where it is another's, or could not be recorded. Waits for Redis."""
+        """Record the end of the job. False if another run has it, or nothing was recorded. Waits for Redis."""
         with self._lock:
             self._over.set()
             return self._patiently(lambda: self._finish(state, facts), False)
 
     def give_back(self) -> bool:
-        """Return the job to the queue; False where it is another's. Without Redis, its lease runs out."""
+        """Return the job to the queue. False if another run has it. Without Redis, its lease will run out."""
         with self._lock:
             self._over.set()
             return self._patiently(self._give_back, False)
@@ -129,7 +129,7 @@ class Lease:
         return self._store.give_back(self._claim)
 
     def _patiently(self, ask: Callable[[], T], otherwise: T) -> T:
-        """Ask until Redis answers, or the worker ends."""
+        """Ask until Redis answers. If the worker ends before that, return ``otherwise``."""
         while True:
             try:
                 return ask()
@@ -151,7 +151,7 @@ class Lease:
             self._events.popleft()
 
     def _learn(self, standing: Standing) -> None:
-        if self.standing is not Standing.LOST:  # which is for ever, whatever was asked before and is answered now
+        if self.standing is not Standing.LOST:  # LOST is final: an older answer may still arrive
             self.standing = standing
 
     def _keep(self) -> None:
@@ -161,7 +161,7 @@ class Lease:
                 self._report()
             except RedisError as error:
                 logger.warning("cannot report on job %s: %s", self.job.id, error)
-            except Exception:  # nothing may end this thread before the run
+            except Exception:  # this thread must not end before the run
                 logger.exception("cannot report on job %s", self.job.id)
             if self.standing is Standing.HELD or self._publishing:
                 continue

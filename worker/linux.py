@@ -1,6 +1,6 @@
-"""What a process asks of Linux about itself: to be told of its parent's death, and to give way.
+"""What a process asks of Linux: a signal when its parent dies, and a lower priority for itself.
 
-Both do what they can elsewhere. Knows nothing of jobs.
+On other systems, both functions do what they can. Knows nothing of jobs.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
 
 
 def signal_on_parent_death(number: int) -> None:
-    """Have this process get signal ``number`` when its parent dies, so that none is left over (Linux only)."""
+    """Get signal ``number`` when the parent process dies, so that no process is left over (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def yield_cores(niceness: int) -> None:
-    """Have the other processes of this machine go first, as ``nice`` does: above all an API.
+    """Let the other processes of this machine run first, above all an API, as ``nice`` does.
 
-    ``niceness`` is in 0…19; the higher it is, the more this process gives way.
+    ``niceness`` is in 0…19; a higher value means a lower priority of this process.
     """
     os.setpriority(os.PRIO_PROCESS, 0, niceness)
-    if os.getsid(0) in (os.getpid(), os.getppid()):  # a session that is shared with a shell or an API stays as it is
-        with contextlib.suppress(OSError):  # Linux shares time among sessions before it looks at processes
+    if os.getsid(0) in (os.getpid(), os.getppid()):  # not a session shared with a shell or an API
+        with contextlib.suppress(OSError):  # Linux divides CPU time among sessions first, then among processes
             Path("/proc/self/autogroup").write_text(str(niceness))

@@ -1,6 +1,6 @@
 """What G and D minimise: losses of the discriminator's outputs, and the gradient penalty.
 
-Losses compute; the loop in ``worker.training`` schedules. All are functions of tensors.
+Losses only compute; ``worker.step`` says when. All are functions of tensors.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ def bce_g_loss(d_fake: Tensor) -> Tensor:
 
 
 def wasserstein_d_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:
-    """mean D(fake) − mean D(real); the penalty is added by the loop (arXiv:1704.00028)."""
+    """mean D(fake) − mean D(real); ``worker.step`` adds the penalty (arXiv:1704.00028)."""
     return d_fake.mean() - d_real.mean()
 
 
@@ -45,20 +45,20 @@ def wasserstein_g_loss(d_fake: Tensor) -> Tensor:
 
 
 def logistic_d_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:
-    """As :func:`bce_d_loss`, of a discriminator without Sigmoid: from logits, which cannot overflow."""
+    """:func:`bce_d_loss` from logits, for a discriminator without Sigmoid. It cannot overflow."""
     return softplus(-d_real).mean() + softplus(d_fake).mean()
 
 
 def logistic_g_loss(d_fake: Tensor) -> Tensor:
-    """As :func:`bce_g_loss`, from logits."""
+    """:func:`bce_g_loss` from logits."""
     return softplus(-d_fake).mean()
 
 
 def gradient_penalty(D: Network, real: Tensor, fake: Tensor) -> Tensor:
     """mean((‖∇D(x̂)‖₂ − 1)²) on x̂ drawn uniformly between each real and fake image.
 
-    ``real`` and ``fake`` are ``[n, …]`` of one shape, without a graph. Algorithm 1 of
-    arXiv:1704.00028, before its factor λ.
+    ``real`` and ``fake`` have the same shape ``[n, …]`` and no graph. From algorithm 1 of
+    arXiv:1704.00028, without its factor λ.
     """
     mix = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
     norms: Tensor = _gradient(D, torch.lerp(fake, real, mix)).norm(dim=1)
@@ -66,9 +66,9 @@ def gradient_penalty(D: Network, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def r1_penalty(D: Network, real: Tensor, fake: Tensor) -> Tensor:
-    """mean(‖∇D(x)‖²) on real images alone: R₁ of arXiv:1801.04406, before its factor γ/2.
+    """mean(‖∇D(x)‖²) on real images only: R₁ of arXiv:1801.04406, without its factor γ/2.
 
-    Takes ``fake`` only to be called as :func:`gradient_penalty` is.
+    ``fake`` is not used: both penalties have the same signature.
     """
     return _gradient(D, real).square().sum(dim=1).mean()
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every hyperparameter of a training run; a version's manifest carries it whole."""
+    """All hyperparameters of a training run. A version's manifest holds all of them."""
 
     name: str
     arch: str
@@ -22,18 +22,18 @@ class Recipe:
     lr_g: float
     lr_d: float
     betas: tuple[float, float]
-    schedule: str  # of both learning rates: a row of worker.training.SCHEDULES
+    schedule: str  # of both learning rates: a row of worker.schedules.SCHEDULES
     latents: str  # a row of models.sampling.LATENTS
     sigmoid: bool  # does the discriminator end in one?
     d_steps: int  # discriminator steps on each batch, before the one generator step
     d_eval: bool  # D stays in eval mode: no dropout, batch norms keep their statistics of real images
-    g_eval: float  # after this share of the steps G's batch norms keep their statistics; 1: never
+    g_eval: float  # after this share of the steps, G's batch norms keep their statistics; 1: never
     penalty: str  # a row of worker.objectives.PENALTIES
     penalty_weight: float  # 0: none
-    penalty_every: int  # it is taken every so many discriminator steps, times this number
-    ema: float  # the last share of the steps over which the published G is averaged; 0: G itself is published
+    penalty_every: int  # discriminator steps per penalty; each penalty is multiplied by this number
+    ema: float  # the published G is the average over this last share of the steps; 0: no average
     batch: int
-    epochs: int  # unless the run names another number
+    epochs: int  # unless the run sets another number
 
 
 _BOOK = (0.9, 0.999)
@@ -56,6 +56,6 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = MappingProxyType(
 
 DEFAULT_RECIPE = "tuned"
 
-# The names that people may give, for the API and the command line.
+# The names that the API and the command line accept.
 ArchName = StrEnum("ArchName", list(RECIPES[DEFAULT_RECIPE]))  # type: ignore[misc]
 RecipeName = StrEnum("RecipeName", list(RECIPES))  # type: ignore[misc]

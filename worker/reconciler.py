@@ -1,6 +1,6 @@
-"""Looks after jobs whose worker or whose wake-up was lost, in the API and in every worker.
+"""Finds jobs that have lost their worker or their wake-up. Runs in the API and in every worker.
 
-The reconcilers share a lock in Redis, so that one of them looks every ``RECONCILE_SECONDS``.
+The reconcilers share a lock in Redis, so that only one of them searches every ``RECONCILE_SECONDS``.
 """
 
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Looks when it is started and every ``RECONCILE_SECONDS`` after that, in a thread, until it is closed."""
+    """A thread that searches at its start and then every ``RECONCILE_SECONDS``, until it is closed."""
 
     def __init__(self, redis_url: str, model_dir: Path) -> None:
         self._store, self._publisher = jobs.JobStore(connect(redis_url)), Publisher(redis_url)
@@ -38,12 +38,12 @@ class Reconciler:
         while not self._closed.is_set():
             try:
                 for job_id in self._store.reconcile(self._publisher.count_waiting(), at_once=at_once):
-                    logger.info("job %s is queued without a wake-up: it gets one", job_id)
+                    logger.info("job %s is queued, but its wake-up is missing: sending one", job_id)
                     self._publisher.wake(job_id)
                 at_once = False
                 saved.sweep(self._model_dir, self._store.has_ended)
             except (RedisError, OperationalError) as error:
-                logger.warning("cannot look after the jobs: %s", error)
-            except Exception:  # whatever it is, it may be over in ten seconds
-                logger.exception("cannot look after the jobs")
+                logger.warning("cannot search for lost jobs: %s", error)
+            except Exception:  # whatever it is, the next try may work
+                logger.exception("cannot search for lost jobs")
             self._closed.wait(jobs.RECONCILE_SECONDS)

@@ -1,7 +1,7 @@
 """One run of a job: claim → train → measure → publish, and the record of how it ended.
 
-Importing this does not import torch: the worker's parent process does so. A run imports torch
-when it has a job, for most messages that come twice find none.
+Importing this does not import torch, since the worker's parent process imports it. A run imports
+torch only when it has claimed a job: for most messages that come twice, there is no job to claim.
 """
 
 import logging
@@ -14,11 +14,11 @@ from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Facts = dict[str, int | str]  # of the end of a job: its version or its error
+Facts = dict[str, int | str]  # about the end of a job: its version or its error
 
 
 class AttemptsUsedUpError(Exception):
-    """The job has lost as many workers as it may. Look into their logs, then queue a new one."""
+    """The job has lost too many workers; look into their logs, then queue a new job."""
 
 
 def run_job(
@@ -26,11 +26,11 @@ def run_job(
 ) -> JobState | None:
     """Make the version of a queued job and record how that ended.
 
-    ``holder`` names the process that will know if this one dies; ``stopping`` says whether the
-    worker is about to end. Returns the state in which the job is left, QUEUED where the worker is
-    about to end (it then needs another wake-up); None where the job is not this run's.
+    ``holder`` names the process that will notice if this one dies. ``stopping`` says whether the
+    worker is about to end. Returns the new state of the job. It is QUEUED if the worker is about to
+    end; the job then needs another wake-up. Returns None if the job is not this run's.
     """
-    claim = store.claim(job_id, holder)  # where it raises, the job gets another wake-up
+    claim = store.claim(job_id, holder)  # if it raises, the job gets another wake-up
     if claim is None:
         logger.info("job %s is not queued: nothing to do", job_id)
         return None
@@ -46,13 +46,13 @@ def run_job(
 
 
 def _attempt(lease: Lease, settings: Settings) -> tuple[JobState, Facts]:
-    """Make the job's version; how that ended, whatever happens."""
+    """Make the job's version; return how that ended, also after an error."""
     job = lease.job
     try:
         return JobState.SUCCEEDED, {"version": _make_version(lease, settings)}
     except StoppedError:
         end, facts = JobState.CANCELED if lease.standing is Standing.CANCELED else JobState.QUEUED, Facts()
-    except Exception as error:  # whatever it was, the job must not stay running
+    except Exception as error:  # whatever it is, the job must not stay in the state running
         if lease.standing is not Standing.LOST:
             logger.exception("job %s failed", job.id)
         if lease.standing is Standing.CANCELED:
@@ -71,11 +71,11 @@ def _attempt(lease: Lease, settings: Settings) -> tuple[JobState, Facts]:
 
 
 def _make_version(lease: Lease, settings: Settings) -> int:
-    """The version of a job: the one that an earlier run of it has made, or a new one.
+    """The version of a job: the one that an earlier run has made, or a new one.
 
     Raises:
         StoppedError: the run was told to stop.
-        NotHeldError: the job is another worker's.
+        NotHeldError: another worker has the job.
         AttemptsUsedUpError: the job has lost too many workers to be tried again.
     """
     from models import publishing
@@ -85,7 +85,7 @@ def _make_version(lease: Lease, settings: Settings) -> int:
     job = lease.job
     if before := publishing.finish_publication(settings.model_dir, job.arch, job.id):
         return before.version
-    if job.cancel_requested:  # while its version might have been published: only now it can be canceled
+    if job.cancel_requested:  # only now: before, its version might have been published
         lease.standing = Standing.CANCELED
         raise StoppedError
     if job.lost_leases >= MAX_LOST:  # likewise

@@ -1,10 +1,10 @@
-"""What a job's run needs to go on: its saved states, in the one folder that the hosts share.
+"""What a run needs to resume a job: its saved states, in the folder that all hosts share.
 
-``<model dir>/.runs/<job>/state-<steps>.pt``, the last :data:`KEPT` of them; the older one is for
-the case that the newest cannot be read. The folder is made when a run begins and goes when its
-job has ended: a run that wakes up after that finds no place to write to. What one that has lost its
-job writes before does no harm: the states of all runs of a job are the same, step by step. Must not
-import torch: the reconciler uses this module.
+The files are ``<model dir>/.runs/<job>/state-<steps>.pt``. The last :data:`KEPT` of them are kept, in
+case the newest cannot be read. A run makes the folder when it begins, and the folder is removed when
+the job has ended: a run that wakes up after that has no place to write to. Before that, a run that has
+lost its job does no harm if it writes, because all runs of a job have the same states, step by step.
+Must not import torch: the reconciler uses this module.
 """
 
 import logging
@@ -18,13 +18,13 @@ from models import files
 logger = logging.getLogger(__name__)
 
 KEPT = 2
-ORPHAN_SECONDS = 24 * 3600.0  # a folder whose job nobody knows goes after so long without a change
+ORPHAN_SECONDS = 24 * 3600.0  # the folder of an unknown job is removed after this long without a change
 
 _RUNS = ".runs"
 
 
 def open_folder(model_dir: Path, job_id: str) -> Path:
-    """The job's folder, which exists from now on.
+    """Make the job's folder if it is missing, and return it.
 
     Raises:
         OSError: it cannot be made.
@@ -35,10 +35,10 @@ def open_folder(model_dir: Path, job_id: str) -> Path:
 
 
 def write(folder: Path, steps: int, data: bytes) -> None:
-    """Add a state, and drop those that are too old.
+    """Add a state and delete those that are too old.
 
     Raises:
-        OSError: it cannot be written; the earlier ones still stand.
+        OSError: it cannot be written; the earlier states remain.
     """
     files.replace(folder / f"state-{steps:09}.pt", data)
     for old in _newest_first(folder)[KEPT:]:
@@ -46,7 +46,7 @@ def write(folder: Path, steps: int, data: bytes) -> None:
 
 
 def read(folder: Path) -> Iterator[bytes]:
-    """The states, the newest first; one that cannot be read is left out."""
+    """The states, newest first, without those that cannot be read."""
     for path in _newest_first(folder):
         try:
             yield path.read_bytes()
@@ -55,14 +55,14 @@ def read(folder: Path) -> Iterator[bytes]:
 
 
 def remove(model_dir: Path, job_id: str) -> None:
-    """Drop all that is saved of a job."""
+    """Delete all saved states of a job."""
     shutil.rmtree(model_dir / _RUNS / job_id, ignore_errors=True)
 
 
 def sweep(model_dir: Path, has_ended: Callable[[str], bool | None]) -> None:
-    """Drop what is saved of jobs that have ended, and long after its last change of unknown ones.
+    """Delete the states of ended jobs, and of unknown jobs after ``ORPHAN_SECONDS`` without a change.
 
-    ``has_ended`` says of a job's id whether it has, None where there is no such job.
+    ``has_ended`` says whether the job with an id has ended; None if there is no such job.
     """
     for folder in (model_dir / _RUNS).glob("*"):
         ended = has_ended(folder.name)

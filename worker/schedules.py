@@ -1,6 +1,6 @@
 """What changes from step to step: the learning rates, the average of G, the mode of G's batch norms.
 
-A step of ``worker.step`` knows nothing of it, so that a GPU can record the step once and repeat it.
+The step in ``worker.step`` knows nothing of this, so that a GPU can record it once and replay it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,21 +15,21 @@ from torch.optim.swa_utils import update_bn
 
 from worker.step import Networks
 
-# The share of the run that is left → the share of the learning rates that is used.
+# The share of the run that is left → the factor of the learning rates.
 SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
     {"constant": lambda left: 1.0, "linear": lambda left: left}
 )
 
-_STATISTICS_BATCH, _STATISTICS_BATCHES = 250, 20  # fake images for the batch statistics of an average
+_STATISTICS_BATCH, _STATISTICS_BATCHES = 250, 20  # of fake images, for batch statistics
 
 
 class Schedules:
-    """Learning rates, average and mode of one run's networks, as its recipe wants them."""
+    """Learning rates, average and mode of one run's networks, as its recipe says."""
 
     def __init__(self, networks: Networks, total_steps: int) -> None:
         recipe = networks.recipe
         self._networks = networks
-        self._g_eval_at = round(recipe.g_eval * total_steps) if recipe.g_eval < 1 else None  # steps, if ever
+        self._g_eval_at = round(recipe.g_eval * total_steps) if recipe.g_eval < 1 else None  # steps; None: never
         self.average: nn.Module | None = deepcopy(networks.G) if recipe.ema else None
         self.rates = [
             LambdaLR(optimizer, lambda step: SCHEDULES[recipe.schedule](1 - step / total_steps))
@@ -38,11 +38,11 @@ class Schedules:
 
     @property
     def published_generator(self) -> nn.Module:
-        """The average where the recipe keeps one, else G itself."""
+        """The average if the recipe keeps one, else G itself."""
         return self._networks.G if self.average is None else self.average
 
     def advance(self, number: int) -> bool:
-        """Follow step ``number``, from 0; True where G has changed its mode, so that its step is to be made anew."""
+        """Update all after step ``number``, from 0. True if G has changed its mode: the step must be made again."""
         networks = self._networks
         if self.average is not None:
             _average(networks.recipe.ema, number, self.average.parameters(), networks.G.parameters())
@@ -54,25 +54,25 @@ class Schedules:
         return True
 
     def set_mode(self, number: int) -> None:
-        """Have G in the mode that it is in after ``number`` steps."""
+        """Put G into the mode that it has after ``number`` steps."""
         if self._g_eval_at is not None and number >= self._g_eval_at:
             self._networks.G.eval()
 
     def refresh_statistics(self) -> None:
-        """Give the average batch statistics of its own: those of G belong to other weights."""
+        """Give the average its own batch statistics: those of G belong to other weights."""
         if self.average is not None and self._networks.G.training:
             self._take_statistics(self.average)
 
     @contextmanager
     def drawing(self) -> Iterator[nn.Module]:
-        """The published generator in eval mode, for as long as something is drawn from it."""
+        """The published generator, in eval mode inside the ``with`` block."""
         G = self.published_generator
         training = G.training
         yield G.eval()
         G.train(training)
 
     def _fix_statistics(self) -> None:
-        """Have G's batch norms keep their statistics from here on: it learns as it will be used."""
+        """Freeze the statistics of G's batch norms, so that G is trained as it will be used."""
         G = self._networks.G
         self._take_statistics(G)
         G.eval()
@@ -87,7 +87,8 @@ class Schedules:
 def _average(share: float, number: int, averages: Iterable[Tensor], weights: Iterable[Tensor]) -> None:
     """Step ``number``, from 0, of a moving average that always spans the last ``share`` of the steps.
 
-    A fixed decay would long resemble the initial weights, or forget too soon: arXiv:2312.02696, section 3.1.
+    With a fixed decay, the average would keep the initial weights too long, or span too few steps:
+    arXiv:2312.02696, section 3.1.
     """
     decay = number / (number + 1 / share)
     for average, now in zip(averages, weights, strict=True):

@@ -10,14 +10,14 @@ from redis import ConnectionPool
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # of every process
 
-_ROOT = Path(__file__).parents[1]  # of a checkout, or site-packages
+_ROOT = Path(__file__).parents[1]  # the checkout, or site-packages
 
 # Where jobs, versions and reports are kept unless the environment says otherwise.
 STATE_DIR = _ROOT / "var" if (_ROOT / "pyproject.toml").is_file() else platformdirs.user_data_path("digits")
 
 
 class Settings(BaseSettings):
-    """What worker and API share. The URL may hold a password, so it never shows itself."""
+    """The settings that worker and API share. The URL may hold a password, so it is never printed."""
 
     model_config = SettingsConfigDict(env_prefix="DIGITS_", env_ignore_empty=True, frozen=True)
 
@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def require_redis(self) -> str:
-        """The URL, password included, for those who have no work without one."""
+        """The URL with its password. Call this only if a URL is set."""
         assert self.redis_url is not None
         return self.redis_url.get_secret_value()
 
@@ -37,10 +37,10 @@ class Settings(BaseSettings):
     def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url:
             try:
-                ConnectionPool.from_url(url.get_secret_value()).make_connection()  # opens nothing
+                ConnectionPool.from_url(url.get_secret_value()).make_connection()  # opens no connection
                 if not url.get_secret_value().startswith(("redis://", "rediss://")):
                     raise ValueError
-            except Exception:  # whose message may show a part of the password
+            except Exception:  # its message may show a part of the password
                 raise ValueError(
                     "should be redis://[:password@]host:port/database, or rediss:// for TLS; "
                     "in the password, write / as %2F, # as %23, @ as %40"

@@ -1,7 +1,7 @@
-"""How far a run is, and all that it needs to go on from there bit for bit.
+"""How far a run is, and everything that it needs to resume there, bit for bit.
 
-A saved state is one dictionary of tensors and numbers, so that ``torch.load(weights_only=True)``
-reads it. Where it is kept is the caller's business.
+A saved state is one dictionary of tensors and numbers, so that ``torch.load(weights_only=True)`` can
+read it. The caller decides where to keep it.
 """
 
 import time
@@ -22,7 +22,7 @@ State = dict[str, Any]
 
 @dataclass(frozen=True)
 class Epoch:
-    """What is recorded of one epoch; means are over its batches."""
+    """The record of one epoch; means are over its batches."""
 
     epoch: int  # from 1
     d_loss: float
@@ -30,12 +30,12 @@ class Epoch:
     d_real: float  # mean D(real)
     d_fake: float  # mean D(fake)
     images_per_second: float
-    seconds: float  # of training since the run began, without those spent on measuring
-    metrics: Mapping[str, float] = field(default_factory=dict)  # where they were taken
+    seconds: float  # of training since the run began, without measuring
+    metrics: Mapping[str, float] = field(default_factory=dict)  # empty if not measured
 
 
 class Clock:
-    """The seconds of training since the run and the epoch began, over all the processes that took part."""
+    """The seconds of training since the run and the epoch began, summed over all processes of the run."""
 
     def __init__(self) -> None:
         self._began = self._epoch_began = time.perf_counter()
@@ -66,16 +66,16 @@ class Clock:
 class Position:
     """How far a run is."""
 
-    sums: Tensor  # [4] of the epoch under way: d_loss, d_real, d_fake, g_loss
+    sums: Tensor  # [4] of the current epoch: d_loss, d_real, d_fake, g_loss
     number: int = 0  # steps done
-    order: Tensor | None = None  # of the images in the epoch under way; None between two epochs
+    order: Tensor | None = None  # of the images in the current epoch; None between two epochs
     history: list[Epoch] = field(default_factory=list)
-    samples: list[Tensor] = field(default_factory=list)  # an epoch each: [64, 28, 28] uint8
+    samples: list[Tensor] = field(default_factory=list)  # one per epoch: [64, 28, 28] uint8
     clock: Clock = field(default_factory=Clock)
 
 
 def take_state(seed: int, networks: Networks, schedules: Schedules, position: Position) -> State:
-    """All that a run needs to go on. Tensors are shared with the run: write or copy it before the next step."""
+    """Everything that a run needs to resume. It shares tensors with the run: write or copy it before the next step."""
     cuda = networks.device.type == "cuda"
     return {
         "recipe": asdict(networks.recipe),
@@ -94,16 +94,16 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
 
 
 def fits(state: State, recipe: Recipe, seed: int) -> bool:
-    """Whether a run of ``recipe`` and ``seed`` can go on from a state: it may be of another release."""
+    """Whether a run of ``recipe`` and ``seed`` can resume from a state, which may be of another release."""
     return state.get("recipe") == asdict(recipe) and state.get("seed") == seed
 
 
 def restore_state(state: State, networks: Networks, schedules: Schedules, position: Position) -> None:
-    """Put a run where it was when the state, which has to fit, was taken."""
+    """Put a run back where it was when the state was taken. The state must fit (:func:`fits`)."""
     device = networks.device
     position.number = state["number"]
     order = state["order"]
-    position.order = order.to(device) if order is not None and len(order) else None  # empty: an earlier release's None
+    position.order = order.to(device) if order is not None and len(order) else None  # earlier releases: empty
     position.sums.copy_(state["sums"])
     position.history = [Epoch(**epoch) for epoch in state["history"]]
     position.samples = list(state["samples"])

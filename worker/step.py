@@ -19,7 +19,7 @@ from worker.cuda_graphs import RecordedStep, TrainStep
 from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import Recipe
 
-_CALIBRATION = 1_024  # real images for the statistics of a discriminator that keeps them
+_CALIBRATION = 1_024  # real images for the batch statistics of a discriminator in eval mode
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Networks:
     g_optimizer: Optimizer
     d_optimizer: Optimizer
     device: torch.device
-    bfloat16: bool  # products in bfloat16; weights, losses and the optimisers' steps stay float32
-    d_sees_batches: bool  # D's verdict on an image depends on the others: real and fake ones go apart
+    bfloat16: bool  # multiply in bfloat16; weights, losses and the optimisers' steps stay float32
+    d_sees_batches: bool  # D(image) depends on its batch: real and fake images go in separate batches
 
     def make_latents(self, count: int) -> Tensor:
         return sampling.LATENTS[self.recipe.latents](count, *self.arch.latent_shape, device=self.device)
@@ -59,11 +59,11 @@ class Networks:
 
 
 def make_networks(recipe: Recipe, images: Tensor, device: torch.device) -> Networks:
-    """Fresh networks for ``recipe`` from torch's random state; ``images`` is ``[n, 28, 28]`` uint8 on ``device``."""
+    """New networks for ``recipe``, from torch's random state; ``images`` is ``[n, 28, 28]`` uint8 on ``device``."""
     arch = ARCHS[recipe.arch]
     G, D = arch.generator(), arch.discriminator(recipe.sigmoid)
     for network in (G, D):
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the faster one
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
     if recipe.d_eval:
         some = mnist.scale(images[torch.randperm(len(images), device=device)[:_CALIBRATION]])
         update_bn([some.view(-1, *arch.image_shape)], D)
@@ -82,18 +82,18 @@ def make_networks(recipe: Recipe, images: Tensor, device: torch.device) -> Netwo
 
 
 def make_step(networks: Networks) -> TrainStep:
-    """The step as the networks are now: on a GPU it is to be made anew when one of them changes its mode."""
+    """The training step. On a GPU, make it again when a network has changed its mode."""
     step = partial(_train_step, networks)
     return RecordedStep(step, phases=networks.recipe.penalty_every) if networks.device.type == "cuda" else step
 
 
 def trains_in_bfloat16(arch: Arch, device: torch.device) -> bool:
-    """Whether training multiplies in bfloat16 there; its weights are float32 all the same."""
+    """Whether training multiplies in bfloat16 on ``device``; its weights are float32 in any case."""
     return arch.bfloat16 and multiplies_bfloat16(device)
 
 
 def make_rate(lr: float, device: torch.device) -> float | Tensor:
-    """A learning rate for ``device``: CUDA graphs keep a number as it was, but read a tensor anew."""
+    """A learning rate for ``device``. A CUDA graph keeps a recorded number, but reads a tensor again each time."""
     return torch.tensor(lr, device=device) if device.type == "cuda" else lr
 
 
@@ -103,9 +103,9 @@ def _make_optimizer(network: nn.Module, lr: float, betas: tuple[float, float], d
 
 
 def _train_step(networks: Networks, number: int, real: Tensor) -> Tensor:
-    """The discriminator's steps on one batch, then one of the generator; ``number`` counts from 0.
+    """The discriminator's steps on one batch, then one step of the generator; ``number`` counts from 0.
 
-    Returns ``[4]``: d_loss, mean D(real), mean D(fake), g_loss, on the device, not yet read.
+    Returns ``[4]`` on the device, so that no step waits for it: d_loss, mean D(real), mean D(fake), g_loss.
     """
     real = real.view(-1, *networks.arch.image_shape)
     d_steps = networks.recipe.d_steps

@@ -1,6 +1,6 @@
-"""The worker: the one task, which hands a job to a child process, and the hooks around it.
+"""The worker: its only task, which runs one job in a child process, and the hooks around it.
 
-The only file that registers a task or a hook of Celery. Each job gets a fresh child process, and
+This is the only file that registers Celery tasks and hooks. Each job gets a new child process, and
 only that child imports torch.
 
     digits worker
@@ -29,11 +29,12 @@ from worker.settings import LOG_FORMAT, Settings
 
 logger = logging.getLogger(__name__)
 
-BROKER_SECONDS = 10.0  # for the broker to answer a worker, which has asked it to wait for a message for less
+BROKER_SECONDS = 10.0  # for the broker to answer; longer than a worker lets it wait for a message
+REPLACE_SECONDS = 0.2  # between two looks for a child that has ended
 DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
-NICENESS = 10  # of training, against 0 of an API that shares its cores
+NICENESS = 10  # of training; an API on the same cores has 0
 
-# Set in the training child when it is to stop: the job goes back to the queue.
+# Set in the training child when it must stop: the job goes back to the queue.
 _stopping = threading.Event()
 
 
@@ -50,7 +51,7 @@ def serve(redis_url: str) -> None:
 def train(job_id: str) -> None:
     """Run one job, in the child."""
     # Here and not at the child's start: billiard sets its own handlers after Celery's hooks.
-    # SIGTERM, also the one that the death of the parent sends, returns the job to the queue.
+    # SIGTERM returns the job to the queue. The child also gets it when its parent dies.
     signal.signal(signal.SIGTERM, lambda *_: _stopping.set())
     signal_on_parent_death(signal.SIGTERM)
     yield_cores(NICENESS)
@@ -67,8 +68,17 @@ def _set_up_logging(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
+def _replace_ended_children(sender: Any, **_: Any) -> None:
+    """In the parent: look often for a child that has ended, so that the next job gets a new one at once.
+
+    Celery often misses the end (celery/celery#9588), and then looks every 5 s only.
+    """
+    sender.hub.call_repeatedly(REPLACE_SECONDS, sender.pool.maintain_pool)
+
+
+@signals.worker_ready.connect
 def _look_after_jobs(**_: Any) -> None:
-    """In the parent."""
+    """In the parent: start the reconciler."""
     settings = Settings()
     Reconciler(settings.require_redis(), settings.model_dir).start()
 
@@ -104,8 +114,8 @@ def _record_lost_child(args: tuple[str, ...], exception: BaseException, **_: Any
 def _wake(job_id: str, settings: Settings) -> None:
     try:
         broker.Publisher(settings.require_redis()).wake(job_id)
-    except OperationalError as error:  # the reconciler will
-        logger.warning("job %s is queued, but no worker could be told: %s", job_id, error)
+    except OperationalError as error:  # the reconciler will wake one
+        logger.warning("job %s is queued, but its wake-up could not be sent: %s", job_id, error)
 
 
 def _open_store(settings: Settings) -> JobStore:
@@ -113,5 +123,5 @@ def _open_store(settings: Settings) -> JobStore:
 
 
 def _name_holder(worker_pid: int) -> str:
-    """A name of one worker, which runs one child at a time."""
+    """The name of a worker, which runs one child at a time."""
     return f"{socket.gethostname()}:{worker_pid}"

@@ -1,19 +1,18 @@
-"""One training from data to version, for a job and for the command line: train, measure, publish.
+"""One training, from data to version: train, measure, publish. Jobs and the command line use it.
 
-Puts together what ``worker.training`` must not know: files, the environment's settings, the metrics.
+It adds what ``worker.training`` must not know: files, the settings of the environment, the metrics.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from models import classifier, device, mnist, publishing, sampling
-from models import metrics as measures
 from models.archs import ARCHS
 from models.manifest import Manifest, Origin
 from worker import training
@@ -22,6 +21,9 @@ from worker.settings import Settings
 from worker.state import State
 from worker.step import trains_in_bfloat16
 from worker.training import Measure, Progress, Trained
+
+if TYPE_CHECKING:
+    from models import metrics
 
 
 class Trainer:
@@ -37,10 +39,10 @@ class Trainer:
         seed: int,
         wrap_measure: Callable[[Measure], Measure] = lambda measure: measure,
     ) -> None:
-        """``epochs``: None for as many as the recipe names; ``wrap_measure`` may break a measurement off.
+        """``epochs``: None for the number in the recipe. ``wrap_measure`` can make a measurement stop early.
 
         Raises:
-            OSError: no version of ``arch`` could be published to the model directory.
+            OSError: no version of ``arch`` can be published to the model directory.
             UnavailableDeviceError: the device of the settings does not exist here.
             mnist.DatasetError: the data set is missing or damaged.
         """
@@ -65,7 +67,7 @@ class Trainer:
         """As :func:`worker.training.train`.
 
         Raises:
-            TrainingError: as there; and whatever the callbacks raise.
+            TrainingError: as there. Errors of the callbacks are raised, too.
         """
         return training.train(
             recipe=self.recipe,
@@ -81,7 +83,7 @@ class Trainer:
         )
 
     def measure(self, trained: Trained) -> Mapping[str, float]:
-        """The metrics of the last finished epoch; taken now, unless the run has just done so."""
+        """The metrics of the last finished epoch, measured now unless the run has measured them."""
         if trained.history[-1].metrics:
             return trained.history[-1].metrics
         G = ARCHS[self.recipe.arch].generator()
@@ -91,7 +93,7 @@ class Trainer:
     def publish(
         self, trained: Trained, metrics: Mapping[str, float], *, job: str | None = None, scratch: Path | None = None
     ) -> Manifest:
-        """Publish what a run gave as a new version, with all that is needed to run it again.
+        """Publish the result of a run as a new version, with everything that is needed to repeat the run.
 
         Raises:
             OSError, JobClosedError: as :func:`models.publishing.publish`.
@@ -133,21 +135,22 @@ class Trainer:
 
 
 def make_measure(recipe: Recipe, data_dir: Path) -> Measure:
-    """A function that measures a generator of ``recipe`` by the images of the seeds 0, 1, 2 ….
+    """A function that measures a generator of ``recipe`` by its images of the seeds 0, 1, 2, …
 
-    It takes about ten seconds.
+    A measurement takes about ten seconds.
 
     Raises:
         mnist.DatasetError: the test images are missing or damaged.
     """
     test_images = mnist.load(data_dir, mnist.TEST_IMAGES)
-
-    @cache  # seconds of work that a run which never measures does without
-    def real() -> measures.Real:
-        return measures.Real.of(test_images, classifier.load())
+    real: list[metrics.Real] = []  # empty until the first measurement, since it takes seconds to make
 
     def measure(G: nn.Module) -> dict[str, float]:
-        z = sampling.make_latents(range(measures.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
-        return measures.measure(torch.cat([sampling.draw(G, some) for some in z.split(1_000)]), real())
+        from models import metrics  # here: it takes a second, and no run should wait for it at its start
+
+        if not real:
+            real.append(metrics.Real.of(test_images, classifier.load()))
+        z = sampling.make_latents(range(metrics.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
+        return metrics.measure(torch.cat([sampling.draw(G, some) for some in z.split(1_000)]), real[0])
 
     return measure

@@ -1,7 +1,7 @@
-"""The training loop: two networks against each other, one epoch after the other.
+"""The training loop: two networks against each other, epoch by epoch.
 
-Must not know who launched it: no Celery, no Redis, no environment, no files. Progress and the
-wish to stop are callbacks.
+Must not know who launched it: no Celery, no Redis, no environment, no files. It reports progress and
+asks whether to stop through callbacks.
 """
 
 import math
@@ -23,21 +23,21 @@ Weights = dict[str, Tensor]
 Measure = Callable[[nn.Module], Mapping[str, float]]  # a generator in eval mode → its metrics
 
 SAMPLES = 64  # images of the same latents, drawn after every epoch
-STATE_SECONDS = 60.0  # within an epoch, between two states that are handed out
+STATE_SECONDS = 60.0  # between two states that are handed out within an epoch
 
 
 class TrainingError(Exception):
-    """The run cannot give a usable generator; the message says why and what to do."""
+    """The run cannot produce a usable generator; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands after a step."""
 
-    epoch: int  # the one under way, from 1
+    epoch: int  # the current one, from 1
     epochs: int
     step: int  # within the epoch, from 1
-    steps: int  # an epoch
+    steps: int  # per epoch
     images_per_second: float  # since the run began
     eta_seconds: float
     last: Epoch | None  # the last finished epoch
@@ -45,11 +45,11 @@ class Progress:
 
 @dataclass
 class Trained:
-    """The run as its last finished epoch left it."""
+    """The result of a run, as of its last finished epoch."""
 
-    generator: Weights  # on the CPU; the average where the recipe keeps one
+    generator: Weights  # on the CPU; the average if the recipe keeps one
     discriminator: Weights
-    samples: list[Tensor]  # an epoch each: [64, 28, 28] uint8
+    samples: list[Tensor]  # one per epoch: [64, 28, 28] uint8
     history: list[Epoch]
 
 
@@ -66,17 +66,18 @@ def train(
     on_state: Callable[[State], None] = lambda state: None,
     resume: State | None = None,
 ) -> Trained | None:
-    """Train ``recipe`` on ``images`` (``[n, 28, 28]`` uint8) for ``recipe.epochs``.
+    """Train ``recipe`` on ``images`` (``[n, 28, 28]`` uint8) for ``recipe.epochs`` epochs.
 
-    The same seed on the same CPU build with the same thread count gives the same weights, bit
-    for bit, also when the run goes on from a state: ``on_state`` is given one after every epoch,
-    after ``STATE_SECONDS`` within a long one, and when the run is stopped; it is to be written or
-    copied before the call returns. ``on_progress`` is called after every step and every epoch,
-    ``should_stop`` before every step, ``measure`` after every ``measure_every`` epochs. A state to
-    go on from has to fit (:func:`worker.state.fits`).
+    The same seed, CPU build and thread count give the same weights, bit for bit, even if the run was
+    interrupted and resumed.
 
-    Returns the state after the last epoch that this call finished; None when it was stopped
-    before.
+    ``on_progress`` is called after every step and every epoch, ``should_stop`` before every step, and
+    ``measure`` after every ``measure_every`` epochs. ``on_state`` gets a state after every epoch, every
+    ``STATE_SECONDS`` within an epoch, and when the run is stopped. It must write or copy the state
+    before it returns. ``resume`` is such a state; it must fit (:func:`worker.state.fits`).
+
+    Returns the result after the last epoch that this call finished; None if it was stopped before the
+    end of its first epoch.
 
     Raises:
         TrainingError: there are fewer images than one batch, or the losses are no longer finite.
@@ -107,17 +108,17 @@ def train(
 
 
 class _Run:
-    """One call of :func:`train`: the networks, what changes them from step to step, and how far they are."""
+    """One call of :func:`train`: the networks, their schedules, and how far the run is."""
 
     def __init__(self, recipe: Recipe, images: Tensor, seed: int, device: torch.device) -> None:
         self.recipe, self.images, self.seed = recipe, images, seed
-        self.steps = len(images) // recipe.batch  # an epoch
+        self.steps = len(images) // recipe.batch  # per epoch
         self.networks = make_networks(recipe, images, device)
         self.schedules = Schedules(self.networks, self.steps * recipe.epochs)
         self.position = Position(sums=torch.zeros(4, device=device))
         self.fixed = sampling.make_latents(range(SAMPLES), self.networks.arch.latent_shape, recipe.latents)
         self.step = make_step(self.networks)
-        self.state_at = time.perf_counter()  # when one was last handed out
+        self.state_at = time.perf_counter()  # when a state was last handed out
 
     def resume(self, state: State) -> None:
         restore_state(state, self.networks, self.schedules, self.position)
@@ -128,7 +129,7 @@ class _Run:
         self.state_at = time.perf_counter()
 
     def iterate_epoch(self) -> Iterator[Tensor]:
-        """The batches that are left of the epoch under way, or those of a new one: ``[batch, 28, 28]`` in −1…1."""
+        """The remaining batches of the current epoch, or those of a new one: ``[batch, 28, 28]`` in −1…1."""
         position, batch = self.position, self.recipe.batch
         if position.order is None:
             position.order = torch.randperm(len(self.images), device=self.networks.device)
@@ -145,7 +146,7 @@ class _Run:
         position.number += 1
 
     def end_epoch(self, epoch: int) -> Trained:
-        """Read the epoch's means (its one synchronisation), draw its samples, copy its weights."""
+        """Read the epoch's means (the only wait for the device), draw its samples, copy its weights."""
         position, clock = self.position, self.position.clock
         d_loss, d_real, d_fake, g_loss = (position.sums / self.steps).tolist()
         speed = self.steps * self.recipe.batch / clock.epoch_seconds
@@ -159,7 +160,7 @@ class _Run:
         return self.copy()
 
     def measure_if_due(self, measure: Measure | None, every: int | None) -> None:
-        """Take the metrics of the last finished epoch where ``every`` divides its number."""
+        """Measure the last finished epoch if ``every`` divides its number and it has no metrics yet."""
         if not (measure and every and self.position.history):
             return
         last = self.position.history[-1]
@@ -186,7 +187,7 @@ class _Run:
 
 
 def _copy_weights(network: nn.Module) -> Weights:
-    """On the CPU."""
+    """A copy of the weights, on the CPU."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
@@ -195,7 +196,7 @@ def _copy_weights(network: nn.Module) -> Weights:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, which weights, dropout, shuffling and latents draw from."""
+    """Seed torch's global generators. Weights, dropout, shuffling and latents all draw from them."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

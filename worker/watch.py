@@ -1,4 +1,4 @@
-"""What a job hears of its training: the loop's callbacks, as fields and events of the record, and saved states."""
+"""The callbacks of a job's training: they write fields and events of the job, and save states."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ from worker.training import Measure, Progress
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.2  # between two looks whether a measurement is to be broken off
+POLL_SECONDS = 0.2  # between two checks whether a measurement must stop
 SHOWN = 4  # columns and rows of the picture in a sample event
 
 
@@ -31,8 +31,8 @@ class Watch:
     def __init__(self, lease: Lease, folder: Path) -> None:
         self._lease = lease
         self._folder = folder
-        self._told = 0  # the last epoch that was told of
-        self._measured = 0  # the last one whose metrics were
+        self._told_epoch = 0  # the last epoch that has an event
+        self._measured_epoch = 0  # the last epoch whose metrics have an event
 
     def on_progress(self, progress: Progress) -> None:
         fields: dict[str, float] = {
@@ -44,21 +44,21 @@ class Watch:
         }
         if last := progress.last:
             fields |= {name: getattr(last, name) for name in ("d_loss", "g_loss", "d_real", "d_fake")}
-            if last.metrics and last.epoch > self._measured:
+            if last.metrics and last.epoch > self._measured_epoch:
                 self.tell_metrics(last.epoch, last.metrics)
         self._lease.show(fields)
 
     def tell_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Tell of an epoch's metrics, once."""
-        if epoch > self._measured:
-            self._measured = epoch
+        """Add the event with an epoch's metrics, once."""
+        if epoch > self._measured_epoch:
+            self._measured_epoch = epoch
             self._lease.tell("metric", {"epoch": epoch, **metrics})
 
     def on_state(self, state: State) -> None:
-        """Save the state; tell of an epoch that has just ended.
+        """Save the state; add the events of an epoch that has just ended.
 
         Raises:
-            NotHeldError: the job is another worker's.
+            NotHeldError: another worker has the job.
             OSError: the state cannot be written.
         """
         self._lease.require()
@@ -67,11 +67,11 @@ class Watch:
         content = io.BytesIO()
         torch.save(state, content)
         saved.write(self._folder, state["number"], content.getvalue())
-        if state["history"] and state["history"][-1]["epoch"] > self._told:
+        if state["history"] and state["history"][-1]["epoch"] > self._told_epoch:
             self._tell(state["history"][-1], state["samples"][-1])
 
     def find_state(self, recipe: Recipe) -> State | None:
-        """The newest state that an earlier run of the job has left and this one can go on from, if any."""
+        """The newest state of an earlier run from which this run can resume, if there is one."""
         job = self._lease.job
         for content in saved.read(self._folder):
             try:
@@ -80,18 +80,18 @@ class Watch:
                 logger.warning("a saved state of job %s cannot be read: %s", job.id, error)
                 continue
             if not fits(state, recipe, job.seed):
-                logger.warning("a saved state of job %s is of another recipe or release: left out", job.id)
+                logger.warning("a saved state of job %s is of another recipe or release: not used", job.id)
                 continue
             logger.info("job %s goes on at step %d", job.id, state["number"])
             self._lease.show({"resumes": job.resumes + 1})
-            self._measured = max((epoch["epoch"] for epoch in state["history"] if epoch["metrics"]), default=0)
-            if state["history"]:  # again: the run that wrote this may have died before it was heard
+            self._measured_epoch = max((epoch["epoch"] for epoch in state["history"] if epoch["metrics"]), default=0)
+            if state["history"]:  # again: the run that saved the state may have died before its report
                 self._tell(state["history"][-1], state["samples"][-1])
             return state
         return None
 
     def break_off(self, measure: Measure) -> Measure:
-        """``measure``, but it raises StoppedError as soon as the run is to stop."""
+        """``measure``, but it raises StoppedError as soon as the run must stop."""
 
         def measure_or_stop(G: nn.Module) -> Mapping[str, float]:
             found: list[Mapping[str, float] | Exception] = []
@@ -107,7 +107,7 @@ class Watch:
             while thread.is_alive():
                 thread.join(POLL_SECONDS)
                 if self._lease.should_stop():
-                    raise StoppedError  # the process, which ends soon, takes the thread along
+                    raise StoppedError  # the process ends soon, and the thread with it
             if isinstance(found[0], Exception):
                 raise found[0]
             return found[0]
@@ -115,13 +115,13 @@ class Watch:
         return measure_or_stop
 
     def _tell(self, epoch: Mapping[str, object], samples: Tensor) -> None:
-        self._told = int(str(epoch["epoch"]))
+        self._told_epoch = int(str(epoch["epoch"]))
         self._lease.tell("epoch", {name: value for name, value in epoch.items() if name != "metrics"})
-        self._lease.tell("sample", {"epoch": self._told, "png": base64.b64encode(_draw_png(samples)).decode()})
+        self._lease.tell("sample", {"epoch": self._told_epoch, "png": base64.b64encode(_draw_png(samples)).decode()})
 
 
 def _draw_png(samples: Tensor) -> bytes:
-    """The first 16 of ``[n, 28, 28]`` uint8 as a square picture."""
+    """The first 16 images of ``[n, 28, 28]`` uint8 as a square picture."""
     rows = samples[: SHOWN**2].unflatten(0, (SHOWN, SHOWN)).transpose(1, 2).flatten(0, 1).flatten(1)
     content = io.BytesIO()
     Image.fromarray(rows.numpy()).save(content, "png")

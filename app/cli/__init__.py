@@ -1,7 +1,7 @@
-"""``digits``: the command line. ``digits --help`` lists the commands, each has examples.
+"""``digits``: the command line. ``digits --help`` lists the commands; the help of each has an example.
 
-A file holds a group of commands. Heavy imports stand inside the commands that need them, so that
-``--help`` is quick and the worker's parent process stays free of torch.
+Each file holds a group of commands. Heavy imports are inside the commands that need them, so that
+``--help`` is quick and the worker's parent process does not import torch.
 """
 
 import logging
@@ -35,7 +35,7 @@ def _show_version(wanted: bool) -> None:
 @cli.callback()
 def digits(
     show_version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Show the version and end."
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
     """Handwritten digits on demand: serve generators, train them, draw from them."""
@@ -44,13 +44,13 @@ def digits(
 def main() -> None:
     """The entry point of ``digits``."""
     # torch's OpenMP threads spin while they wait for each other. By default they spin so long that a
-    # second busy process on the same cores makes a training step 40 to 100 times slower. This bound
-    # costs nothing where they are alone: docs/trials.md. It is read when torch is loaded.
+    # second busy process on the same cores makes a training step 40 to 100 times slower. This limit
+    # costs nothing when they run alone: docs/trials.md. torch reads it when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     try:
         cli()
-    except ValidationError as error:  # of the settings: typer checks the commands' own options
+    except ValidationError as error:  # from the settings: typer checks the commands' own options
         for item in error.errors(include_input=False):
             name = str(item["loc"][0]).upper().removeprefix("DIGITS_")
             err.print(f"[red]error:[/red] DIGITS_{name}: {item['msg']}", soft_wrap=True)

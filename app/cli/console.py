@@ -1,4 +1,4 @@
-"""What every command says and how it fails. Its help texts and common options are here, too."""
+"""What all commands share: the consoles, the common options, and how a command fails."""
 
 from typing import Annotated, NoReturn
 
@@ -13,9 +13,9 @@ err = Console(stderr=True)
 
 ArchOption = Annotated[ArchName, typer.Option(help="The architecture.")]
 VersionOption = Annotated[str | None, typer.Option(help="A number, or latest. Default: the best.")]
-ScaleOption = Annotated[int, typer.Option(min=1, max=8, help="Enlargement.")]
-ColumnsOption = Annotated[int | None, typer.Option(min=1, help="Of the grid. Default: near-square.")]
-SeedOption = Annotated[int | None, typer.Option(min=0, max=seeds.MAX_SEED, help="Default: a fresh one.")]
+ScaleOption = Annotated[int, typer.Option(min=1, max=8, help="Enlargement factor.")]
+ColumnsOption = Annotated[int | None, typer.Option(min=1, help="Columns of the grid. Default: near-square.")]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=seeds.MAX_SEED, help="Default: a random seed.")]
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -1,4 +1,4 @@
-"""``digits generate`` and ``samples``: pictures into files, without a server."""
+"""``digits generate`` and ``digits samples``: write pictures to files, without a server."""
 
 import asyncio
 import mimetypes
@@ -53,18 +53,18 @@ def generate(
 def samples(
     arch: ArchOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png or .webp file.")],
-    epoch: Annotated[int | None, typer.Option(min=1, help="All 64 images of one epoch.")] = None,
+    epoch: Annotated[int | None, typer.Option(min=1, help="Show only this epoch, with all its 64 images.")] = None,
     version: VersionOption = None,
     scale: ScaleOption = 1,
 ) -> None:
-    """Show what a version drew from the same latents after each epoch of its training, a row each."""
+    """Show images of the same latents after each epoch of a version's training, one row per epoch."""
     from PIL import Image
 
     from app.rendering import make_grid
     from models import versions
 
     if output.suffix.lower() not in (".png", ".webp"):
-        fail(f"{output} names no format: use .png or .webp")
+        fail(f"{output} has an unknown extension: use .png or .webp")
     manifest = _load_version(arch, version).manifest
     folder = versions.find_folders(Settings().model_dir)[arch, manifest.version]
     images = versions.read_samples(folder).numpy()
@@ -82,7 +82,7 @@ def samples(
 
 
 async def _draw(loaded: "LoadedVersion", each: Sequence[int], encode: "Encode") -> bytes:
-    """As the API draws, by an engine of its own."""
+    """Draw as the API does, with an engine of its own."""
     from app.engine import Engine
 
     engine = Engine(ApiSettings(api_processes=1).engine_threads, wait_seconds=0.0)
@@ -107,7 +107,7 @@ def _choose_format(output: Path) -> str:
 
     media_type = mimetypes.guess_type(output.name)[0]
     if media_type not in FORMATS:
-        fail(f"{output} names no format: use .png, .webp, .zip or .json")
+        fail(f"{output} has an unknown extension: use .png, .webp, .zip or .json")
     if not output.parent.is_dir():
         fail(f"there is no folder {output.parent}")
     return media_type

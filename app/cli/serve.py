@@ -1,4 +1,4 @@
-"""``digits up``, ``serve`` and ``worker``: what runs until it is told to end."""
+"""``digits up``, ``digits serve`` and ``digits worker``: commands that run until they are told to end."""
 
 from typing import Annotated
 
@@ -27,16 +27,16 @@ def up() -> None:
 
 @commands.command(epilog="Example: `digits serve --host 0.0.0.0 --port 9000 --processes 4`")
 def serve(
-    host: Annotated[str | None, typer.Option(help="Where to listen. Default: DIGITS_HOST, or 127.0.0.1.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: DIGITS_HOST, or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: DIGITS_PORT, or 8000.")] = None,
     processes: Annotated[
         int | None,
         typer.Option(
-            "--processes", "--workers", min=1, max=MAX_PROCESSES, help="Default: DIGITS_API_PROCESSES, or one a core."
+            "--processes", "--workers", min=1, max=MAX_PROCESSES, help="Default: DIGITS_API_PROCESSES, or one per core."
         ),
     ] = None,
 ) -> None:
-    """Run the API alone. `/generate` needs nothing else; `/train` needs DIGITS_REDIS_URL and a worker."""
+    """Run only the API. `/generate` needs nothing else; `/train` needs DIGITS_REDIS_URL and a worker."""
     from app.processes import serving
     from models.device import UnavailableDeviceError
 
@@ -57,5 +57,5 @@ def worker() -> None:
 
     settings = Settings()
     if settings.redis_url is None:
-        fail("the queue is not named: set DIGITS_REDIS_URL, or run everything at once with `digits up`")
+        fail("there is no queue: set DIGITS_REDIS_URL, or run everything at once with `digits up`")
     tasks.serve(settings.require_redis())

@@ -1,7 +1,7 @@
-"""``digits train`` and ``train-classifier``: training here and now, in the foreground.
+"""``digits train`` and ``digits train-classifier``: training in the foreground.
 
-``digits train`` calls the worker's own trainer: only this file of the room may reach past the
-worker's contract.
+``digits train`` calls the worker's own trainer. Only this file of ``app`` may therefore import
+``worker.trainer`` and ``worker.training``: see the import rules in pyproject.toml.
 """
 
 import logging
@@ -38,20 +38,20 @@ def train(
     seed: SeedOption = None,
     measure_every: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_EPOCHS, help="Take the metrics every so many epochs, not only at the end."),
+        typer.Option(min=1, max=MAX_EPOCHS, help="Epochs between measurements. Default: measure only at the end."),
     ] = None,
 ) -> None:
-    """Train a generator here and now, and publish it as a new version.
+    """Train a generator in the foreground and publish it as a new version.
 
-    Ctrl-C stops after the step under way: the epochs that are finished are published, a second
-    Ctrl-C leaves at once and publishes nothing.
+    Ctrl-C stops after the current step and publishes the finished epochs. A second Ctrl-C quits at
+    once and publishes nothing.
     """
     from models import device, metrics, mnist
     from worker.trainer import Trainer
     from worker.training import TrainingError
 
     settings = Settings()
-    stop = _StopOnInterrupt()  # from here on: some of what follows would swallow a KeyboardInterrupt
+    stop = _StopOnInterrupt()  # set up early: some of the code below would swallow a KeyboardInterrupt
     try:
         seed = seeds.make_fresh() if seed is None else seed
         trainer = Trainer(settings, arch=arch, recipe=recipe, epochs=epochs, seed=seed)
@@ -78,14 +78,15 @@ def train(
 @commands.command(epilog="Example: `digits train-classifier -o /tmp/classifier.safetensors`")
 def train_classifier(
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A .safetensors file. Default: the one in use.")
+        Path | None, typer.Option("--output", "-o", help="A .safetensors file. Default: replace the one in use.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=100, help="Default: 6, two minutes on two cores.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=seeds.MAX_SEED)] = 0,
 ) -> None:
-    """Train the digit classifier in whose features generators are measured.
+    """Train the digit classifier whose features the metrics use.
 
-    Versions that were measured with another one lose their place: their metrics cannot be compared.
+    Versions that were measured with another classifier then rank as unmeasured: metrics of different
+    classifiers cannot be compared.
     """
     import torch
 
@@ -93,7 +94,7 @@ def train_classifier(
 
     output, epochs = output or classifier.CLASSIFIER, epochs or classifier.EPOCHS
     if output.suffix != ".safetensors":
-        fail(f"{output} is to end in .safetensors")
+        fail(f"{output} must end in .safetensors")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         fail(f"cannot write to the folder {output.parent}")
     settings = Settings()
@@ -132,7 +133,7 @@ def train_classifier(
 
 
 class _Display:
-    """Shows the progress of a training in a bar; in a log file, by a line an epoch."""
+    """Shows the progress of a training: a bar on a terminal, one line per epoch in a log file."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
@@ -157,7 +158,7 @@ class _Display:
 
 
 class _StopOnInterrupt:
-    """True once Ctrl-C or SIGTERM came; the next one takes its usual course."""
+    """Returns True after the first Ctrl-C or SIGTERM. A second one has its usual effect."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -168,7 +169,7 @@ class _StopOnInterrupt:
         self.requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        err.print("stopping after this step; again to leave at once")
+        err.print("stopping after this step; repeat to quit at once")
 
     def __call__(self) -> bool:
         return self.requested

@@ -1,4 +1,4 @@
-"""``digits models`` and ``report``: which versions there are, and how they compare."""
+"""``digits models`` and ``digits report``: list the versions, and compare them."""
 
 import logging
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-# Of the metrics, those that `digits models` has room for.
+# The metrics that fit into the table of `digits models`: column → name in the manifest.
 METRICS = {
     "FID": "fid",
     "precision": "precision",
@@ -28,7 +28,7 @@ METRICS = {
 
 @commands.command(epilog="Example: `DIGITS_MODEL_DIR=/srv/models digits models`")
 def models() -> None:
-    """List the versions there are, and which one answers by default (★)."""
+    """List the versions. ★ marks the default version of each architecture."""
     from rich.table import Column, Table
 
     from models import classifier
@@ -54,11 +54,11 @@ def models() -> None:
 
 @commands.command(epilog="Example: `digits report --output docs/report`")
 def report(
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder.")] = STATE_DIR / "report",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = STATE_DIR / "report",
 ) -> None:
-    """Compare the trained versions: their pictures, learning curves, FID against time, all metrics.
+    """Compare the trained versions: samples, learning curves, FID against time, all metrics.
 
-    Train with --measure-every to have a curve of FID.
+    A version has an FID curve only if it was trained with --measure-every.
     """
     from app import report
 
@@ -71,12 +71,12 @@ def report(
 
 
 def load_generators() -> "Generators":
-    """All versions, loaded."""
+    """Load all versions."""
     from app.generators import Generators
     from models import device
 
     settings = Settings()
-    logging.disable(logging.INFO)  # the answer says it all
+    logging.disable(logging.INFO)  # the command's own output is enough
     try:
         found = Generators(settings.model_dir, device.resolve(settings.device))
     except device.UnavailableDeviceError as error:

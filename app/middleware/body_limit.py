@@ -1,4 +1,4 @@
-"""The layer that bounds bodies, by their announced length and as they arrive."""
+"""The layer that limits the size of request bodies."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -10,8 +10,8 @@ MAX_BODY_BYTES = 64 * 1024
 class BodyLimit:
     """Refuses bodies over ``MAX_BODY_BYTES`` with a TooLargeError.
 
-    What is announced is refused before anything is read; what arrives in pieces is counted, and
-    refused where a route reads it.
+    A body that announces its length is refused before it is read. A body that arrives in pieces is
+    counted while a route reads it.
     """
 
     def __init__(self, app: ASGIApp) -> None:

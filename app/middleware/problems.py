@@ -1,4 +1,4 @@
-"""The outermost layer: answers every error of the layers and routes within as a problem."""
+"""The outermost layer: answers every error of the inner layers and routes with a problem."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -6,7 +6,7 @@ from app import errors
 
 
 class Problems:
-    """Lets no error pass, unless a part of the answer is on its way: then the connection has to be cut."""
+    """Answers every error. If part of an answer is already sent, it raises instead, which cuts the connection."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

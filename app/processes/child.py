@@ -1,4 +1,4 @@
-"""A process under supervision: started, watched, started again after a pause, ended.
+"""A supervised process: it is started, watched, started again after a pause, and ended.
 
 Must not know what the process is for.
 """
@@ -16,7 +16,7 @@ from worker.linux import signal_on_parent_death
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
-STEADY_SECONDS = 60.0  # a child that ran this long starts again from the first pause
+STEADY_SECONDS = 60.0  # after a run of this length the next pause is the first one again
 
 
 @dataclass
@@ -40,9 +40,9 @@ class Child:
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
             text=True,
-            # A group of its own, so that Ctrl-C reaches the supervisor alone, which ends its children in order. But
-            # no session of its own: Linux shares time among sessions first, and a thread that was the only one of
-            # its session on a core waited there for 0.1 s.
+            # Its own process group, so that Ctrl-C reaches only the supervisor, which ends its children in order.
+            # Not its own session: Linux divides CPU time among sessions first, and a thread that was alone in its
+            # session on a core had to wait for 0.1 s.
             process_group=0,
             preexec_fn=lambda: signal_on_parent_death(signal.SIGTERM),
         )
@@ -59,20 +59,20 @@ class Child:
             if now >= self.due:
                 self.start()
         elif (code := self.process.poll()) is not None:
-            self._kill_group()  # whatever it has left behind
+            self._kill_group()  # whatever it left behind
             self.pause = FIRST_PAUSE_SECONDS if now - self.started > STEADY_SECONDS else self.pause
             logger.warning("%s ended with %s; starting it again in %.0f s", self.name, describe_end(code), self.pause)
             self.process, self.due = None, now + self.pause
             self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
 
     def ask_to_end(self) -> None:
-        """From now on it has ``grace_seconds``."""
+        """Send SIGTERM. From now on it has ``grace_seconds`` to end."""
         if self.process:
             self.process.terminate()
             self.asked = time.monotonic()
 
     def end(self) -> None:
-        """Ask it to end, and kill it and what it has started if it takes too long."""
+        """Ask it to end, and kill it if it takes too long. Then kill everything that it started."""
         if self.process is None:
             return
         if self.asked is None:

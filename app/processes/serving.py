@@ -1,8 +1,8 @@
 """The API in one process, or in several that share its port.
 
-Each process has a socket of its own on the port, and the kernel spreads the connections among them
-(SO_REUSEPORT). With one socket for all, the first process to wake takes whatever waits, and the
-others stay idle.
+Each process has its own socket on the port, and the kernel spreads the connections among them
+(SO_REUSEPORT). With one shared socket, the first process that wakes up would take all waiting
+connections, and the others would stay idle.
 
     digits serve --processes 4
 """
@@ -21,18 +21,18 @@ from app.processes.child import Child
 from app.settings import ApiSettings
 from worker.settings import LOG_FORMAT
 
-ANSWER_SECONDS = 1  # for the answers that are under way when a process is to end
-GRACE_SECONDS = 3.0  # for a process to end, those included
+ANSWER_SECONDS = 1  # for unfinished answers when a process is told to end
+GRACE_SECONDS = 3.0  # for a process to end, ANSWER_SECONDS included
 BACKLOG = 2048  # connections that wait to be accepted
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
 def serve(settings: ApiSettings) -> None:
     """Answer until SIGINT or SIGTERM.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: it cannot listen on the address.
         UnavailableDeviceError: the device of the settings does not exist here.
     """
     if settings.processes == 1:
@@ -41,7 +41,7 @@ def serve(settings: ApiSettings) -> None:
     if settings.device == "cuda":
         from models import device
 
-        device.resolve(settings.device)  # here: a process that cannot start is started again
+        device.resolve(settings.device)  # here: the supervisor would start a failing process again and again
     require_free(settings.host, settings.port)
     told = {"DIGITS_HOST": settings.host, "DIGITS_PORT": settings.port, "DIGITS_API_PROCESSES": settings.processes}
     environment = {name: str(value) for name, value in told.items()}
@@ -57,12 +57,12 @@ def serve(settings: ApiSettings) -> None:
 
 
 def run(settings: ApiSettings, *, shared: bool = False) -> None:
-    """Answer in this process; ``shared``: others may listen on the same address.
+    """Answer in this process. If ``shared``, other processes may listen on the same address.
 
     Raises:
         OSError, UnavailableDeviceError: as :func:`serve`.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is loaded: the engine has threads of its own
+    os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is loaded; the engine has its own threads
     schedule_in_batches()
     keep_freed_memory()
     from app.main import create_app
@@ -74,7 +74,7 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
             app,
             log_config=None,
             backlog=BACKLOG,
-            access_log=False,  # takes a tenth of a small picture's time; what stands before a service has one
+            access_log=False,  # costs a tenth of a small picture's time; a proxy in front has its own
             timeout_graceful_shutdown=ANSWER_SECONDS,
             server_header=False,
         )
@@ -82,15 +82,19 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
 
 
 def require_free(host: str, port: int) -> None:
-    """Raises OSError where nobody could listen there alone."""
+    """Check that the address is free.
+
+    Raises:
+        OSError: a process that wants the address for itself could not listen on it.
+    """
     _open_socket(host, port, shared=False).close()
 
 
 def schedule_in_batches() -> None:
-    """Have the kernel let a thread finish its turn when another of these processes wakes up.
+    """Tell the kernel not to interrupt a running thread because another of these processes wakes up.
 
-    Otherwise each message of a client interrupts a thread of the engine, which then finds its caches
-    cold. That costs a tenth of the service's speed.
+    Otherwise each message of a client interrupts a thread of the engine, whose CPU caches are then cold
+    when it continues. That costs a tenth of the service's speed.
     """
     if hasattr(os, "sched_setscheduler"):  # Linux
         with contextlib.suppress(OSError):  # a sandbox may forbid it
@@ -98,12 +102,12 @@ def schedule_in_batches() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have malloc keep up to 64 MB of what was freed, and take blocks up to 32 MB from it.
+    """Let malloc keep up to 64 MB of freed memory, and take blocks of up to 32 MB from it.
 
-    A pass of the engine needs some 5 MB for a millisecond. By default malloc may give them back to the
-    kernel after each pass and fetch them again page by page, which takes up to twice the time of a pass.
+    A pass of the engine needs about 5 MB for a millisecond. By default malloc may return this memory to
+    the kernel after each pass and get it back page by page. That takes up to twice the time of a pass.
     """
-    with contextlib.suppress(AttributeError):  # where the C library is another than glibc
+    with contextlib.suppress(AttributeError):  # the C library is not glibc
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_TRIM_THRESHOLD, 64 << 20)
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)

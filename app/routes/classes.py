@@ -1,4 +1,4 @@
-"""How a request reaches its endpoint, where that is not FastAPI's own way."""
+"""Route classes: how a request reaches its endpoint, if not in FastAPI's own way."""
 
 import json
 from collections.abc import Awaitable, Callable, Coroutine
@@ -18,7 +18,7 @@ JSON = "application/json"
 
 
 class JsonRoute(APIRoute):
-    """Takes bodies of JSON alone: a 415 for another media type, a 422 for bytes that are no JSON."""
+    """Accepts only JSON bodies: 415 for another media type, 422 for bytes that are not JSON."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -40,12 +40,11 @@ class JsonRoute(APIRoute):
 
 
 class DirectRoute(APIRoute):
-    """For the busiest routes: FastAPI documents the endpoint, and this calls it.
+    """For the busiest routes: FastAPI only documents the endpoint, and this class calls it.
 
-    The endpoint is ``async (query model, request, accept) -> Response``, and gets nothing else of
-    FastAPI's: no dependencies, no conversion of what it returns. That saves more time than a small
-    picture takes to draw: docs/measurements.md. The layers of ``app.main`` stand around it as around
-    any other route.
+    The endpoint is ``async (query model, request, accept) -> Response``. It gets no dependencies, and
+    its return value is not converted. That saves more time than a small picture takes to draw:
+    docs/measurements.md. Requests still pass through all layers of ``app.main``.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any) -> None:
@@ -68,7 +67,7 @@ def _make_parser(model: type[BaseModel]) -> Callable[[bytes], BaseModel]:
         RequestValidationError: the query does not fit the model.
     """
 
-    @lru_cache  # many ask for the same without a seed
+    @lru_cache  # many requests have the same query, without a seed
     def parse(query: bytes) -> BaseModel:
         try:
             return model.model_validate(dict(QueryParams(query)))

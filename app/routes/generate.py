@@ -1,4 +1,4 @@
-"""``/generate``: a picture of digits, drawn now."""
+"""``/generate``: a picture of digits, drawn on demand."""
 
 import hashlib
 import platform
@@ -23,7 +23,7 @@ from worker.recipes import ArchName
 
 MAX_N = 1024
 
-# What decides over the last bits of a picture, beside what is asked for.
+# What can change the last bits of a picture, apart from the query.
 _BUILD = (
     *(version(name) for name in ("digits", "torch", "pillow")),
     platform.machine(),
@@ -42,10 +42,10 @@ class Order(BaseModel):
 
     arch: ArchName
     n: int = Field(16, ge=1, le=MAX_N, description="how many digits")
-    seed: int | None = Field(None, ge=0, le=seeds.MAX_SEED, description="image i has seed + i; default: a fresh one")
+    seed: int | None = Field(None, ge=0, le=seeds.MAX_SEED, description="image i has seed + i; default: a random seed")
     version: str | None = Field(None, description="a number, or latest; default: the best")
-    scale: int = Field(1, ge=1, le=8, description="enlargement")
-    columns: int | None = Field(None, ge=1, le=MAX_N, description="of the grid; default: near-square")
+    scale: int = Field(1, ge=1, le=8, description="enlargement factor")
+    columns: int | None = Field(None, ge=1, le=MAX_N, description="columns of the grid; default: near-square")
 
 
 OrderQuery = Annotated[Order, Query()]
@@ -56,14 +56,14 @@ router = APIRouter(tags=["generate"], route_class=DirectRoute)
 
 @router.post("/generate", response_class=Response, responses=_ANSWERS)
 async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
-    """Draw ``n`` digits; ``Accept`` chooses PNG (a grid), WebP, ZIP (a PNG an image) or JSON."""
+    """Draw ``n`` digits. ``Accept`` chooses PNG or WebP (a grid), ZIP (one PNG per image) or JSON."""
     media_type = _choose_format(accept)
     return await _draw(order, request, media_type, await _find_version(order, request))
 
 
-@router.get("/generate", response_class=Response, responses={**_ANSWERS, 304: {"description": "as you have it"}})
+@router.get("/generate", response_class=Response, responses={**_ANSWERS, 304: {"description": "not changed"}})
 async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
-    """As POST; cacheable when a seed is given, for ever when a version number is given too."""
+    """As POST. An answer can be cached if a seed is given, and for a year if a version number is given too."""
     media_type = _choose_format(accept)
     loaded = await _find_version(order, request)
     if order.seed is None:
@@ -76,18 +76,18 @@ async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/
     else:
         response = await _draw(order, request, media_type, loaded)
     response.headers["ETag"] = etag
-    may_change = order.version in (None, LATEST)  # another version may answer soon
+    may_change = order.version in (None, LATEST)  # another version may be chosen soon
     response.headers["Cache-Control"] = "public, max-age=60" if may_change else "public, max-age=31536000, immutable"
     return response
 
 
 async def _find_version(order: Order, request: Request) -> LoadedVersion:
-    generators = get_resources(request).generators
+    generators = (await get_resources(request)).generators
     return await generators.find(generators.get, order.arch, order.version)
 
 
 async def _draw(order: Order, request: Request, media_type: str, loaded: LoadedVersion) -> Response:
-    resources, manifest = get_resources(request), loaded.manifest
+    resources, manifest = await get_resources(request), loaded.manifest
     first = seeds.make_fresh() if order.seed is None else order.seed
     each = range(first, first + order.n)
     encode = make_encoder(media_type, manifest, each, scale=order.scale, columns=order.columns)
@@ -105,7 +105,7 @@ async def _draw(order: Order, request: Request, media_type: str, loaded: LoadedV
 
 
 def _make_etag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
-    """Of all that the bytes of a seeded answer depend on."""
+    """A tag of everything that the bytes of a seeded answer depend on."""
     manifest = loaded.manifest
     facts = (
         *_BUILD, loaded.inference.device, media_type, manifest.version, manifest.latents, manifest.weights_sha256,
@@ -115,7 +115,7 @@ def _make_etag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
 
 
 def _matches(if_none_match: str | None, etag: str) -> bool:
-    """RFC 9110, 13.1.2: a list of tags, weak or strong, or ``*``."""
+    """Whether ``If-None-Match`` names the tag: it is a list of weak or strong tags, or ``*`` (RFC 9110, 13.1.2)."""
     tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
     return etag in tags or tags == ["*"]
 
@@ -125,9 +125,9 @@ def _choose_format(accept: str) -> str:
     """The media type of :data:`FORMATS` that fits an ``Accept`` header best.
 
     Raises:
-        NotAcceptableError: none does.
+        NotAcceptableError: none fits.
     """
-    supported = list(reversed(FORMATS))  # of equals, mimeparse takes the last
+    supported = list(reversed(FORMATS))  # if several fit equally, mimeparse takes the last
     try:
         chosen: str = mimeparse.best_match(supported, accept)
     except mimeparse.MimeTypeParseException:

@@ -1,4 +1,4 @@
-"""``/livez`` and ``/readyz``: alive, and able to do the work."""
+"""``/livez`` and ``/readyz``: is the process alive, and can it draw?"""
 
 from fastapi import APIRouter, Response, status
 from pydantic import BaseModel
@@ -12,11 +12,11 @@ router = APIRouter(tags=["health"])
 
 
 class Readiness(BaseModel):
-    """Ready means that every architecture can be drawn from, whether Redis answers or not."""
+    """Ready means that every architecture has a loaded version, whether Redis answers or not."""
 
     ready: bool
-    generators: dict[str, int]  # loaded versions of each architecture
-    redis: str  # "ok", "away", or "not configured": then /train and /jobs answer 503
+    generators: dict[str, int]  # the number of loaded versions of each architecture
+    redis: str  # "ok", "away" or "not configured"; unless it is "ok", /train and /jobs answer 503
 
 
 @router.get("/livez")
@@ -27,7 +27,7 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 async def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: Response) -> Readiness:
-    """Whether ``/generate`` can answer for every architecture, and how the parts are."""
+    """Whether ``/generate`` can answer for every architecture, and the state of each part."""
     counts = {arch: sum(1 for e in generators.entries if e.arch == arch and e.loaded) for arch in ARCHS}
     redis = "not configured"
     if resources.job_queue:

@@ -32,8 +32,8 @@ async def train(
     if new:
         try:
             await queue.ask(queue.publisher.wake, job.id)
-        except (OperationalError, UnavailableError) as error:  # the job is recorded: the reconciler will
-            logger.warning("job %s is queued, but no worker could be told: %s", job.id, error)
+        except (OperationalError, UnavailableError) as error:  # the job is recorded: the reconciler will wake one
+            logger.warning("job %s is queued, but its wake-up could not be sent: %s", job.id, error)
     response.headers["Location"] = f"/jobs/{job.id}"
     return job
 
@@ -53,13 +53,13 @@ JobDep = Annotated[Job, Depends(_get_job)]
 
 @router.get("/jobs/{job_id}")
 async def get_job(job: JobDep) -> Job:
-    """A job: its state, epoch, losses, time to go, how often its worker was lost, the version it made."""
+    """A job: its state, epoch, losses, time left, how often its worker was lost, the version that it made."""
     return job
 
 
 @router.delete("/jobs/{job_id}", responses={202: {"model": Job, "description": "asked to stop"}})
 async def cancel_job(job_id: str, queue: JobQueueDep, response: Response) -> Job:
-    """Cancel: at once (200) when queued; a running job is asked to stop (202)."""
+    """Cancel a job. A queued job is canceled at once (200); a running job is asked to stop (202)."""
     job = _require_known(await queue.ask(queue.jobs.cancel, job_id), job_id)
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
         raise ConflictError(f"the job has {job.state.value} already")
@@ -74,7 +74,7 @@ async def _find_start(
     response: Response,
     last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}(-\d{1,19})?$")] = None,
 ) -> str | None:
-    """The id of the event after which a stream begins; None, and 204, for a client that has seen the last one."""
+    """The id of the event after which a stream begins. A client that has seen the last event gets None and 204."""
     if last_event_id is None:
         return "0"
     if await queue.ask(queue.jobs.last_event, job.id) == (last_event_id, ENDED):
@@ -91,11 +91,11 @@ async def _find_start(
 async def job_events(
     job_id: str, queue: JobQueueDep, start: Annotated[str | None, Depends(_find_start)]
 ) -> AsyncIterator[ServerSentEvent]:
-    """What happens to a job, as server-sent events, from its first one or after ``Last-Event-ID``.
+    """Stream the events of a job as server-sent events, from the first one or after ``Last-Event-ID``.
 
-    The events are queued, started, epoch, metric, sample (a PNG in base64), published and ended,
-    after which the stream closes; the newest 1,000 are kept. A client that comes again after the
-    last one is answered with 204, on which browsers stop.
+    The events are queued, started, epoch, metric, sample (a PNG in base64), published and ended. The
+    stream closes after ended. Only the newest 1,000 events are kept. A client that reconnects after the
+    last event gets a 204, so that browsers stop reconnecting.
     """
     if start is None:
         return

@@ -15,19 +15,19 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 class Version(BaseModel):
-    """A version's folder; the facts of training stand only where it could be loaded."""
+    """A version. It has the facts about its training only if it could be loaded."""
 
     arch: str
     version: int
     state: State
-    reason: str | None = None  # why it is rejected, or what happened to its files since it was loaded
+    reason: str | None = None  # why it is rejected, or what happened to its files after it was loaded
     source: Source
-    default: bool  # answers when a request names no version
+    default: bool  # used if a request names no version
     recipe: str | None = None
     epochs: int | None = None
     created_at: datetime | None = None
-    metrics: dict[str, float] = {}  # of 10,000 images; see docs/architecture.md
-    floors: dict[str, float] = {}  # the same figures of real training images
+    metrics: dict[str, float] = {}  # of 10,000 images (emd: 1,000); see docs/architecture.md
+    floors: dict[str, float] = {}  # the same metrics of real training images
 
 
 class VersionDetail(Version):
@@ -51,7 +51,7 @@ async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
 
 @router.get("/{arch}/{version}")
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
-    """One version with its manifest; ``latest`` names the newest that is loaded."""
+    """One version with its manifest; ``latest`` is the newest one that is loaded."""
     _require_arch(arch)
     entry = await generators.find(generators.get_entry, arch, version)
     manifest = entry.loaded.manifest if entry.loaded else None

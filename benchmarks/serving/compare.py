@@ -1,7 +1,7 @@
-"""This service beside the servers that people would pick, on the same cores, the same checkpoint, the same load.
+"""This service compared with common model servers, on the same cores, with the same weights and the same load.
 
-Every contender answers POST /generate with a PNG grid of n digits of the shipped dcgan; each is
-written as its documentation recommends, with batching where it has it, and two worker processes.
+Every contender answers POST /generate with a PNG grid of n digits of the shipped dcgan. Each is
+written as its documentation recommends, with two worker processes, and with batching if it has it.
 In each round every contender is started, checked, put under load cell by cell, and ended. The figures
 are medians over the rounds. Needs wrk (Debian: apt install wrk). `make bench` installs the rest.
 
@@ -47,7 +47,7 @@ START_SECONDS = 120.0
 @dataclass(frozen=True)
 class Contender:
     name: str
-    command: str  # {python}: of the peers' environment, {bin}: its folder, {port}
+    command: str  # {python}: that of the peers' environment, {bin}: the folder of that python, {port}
     path: str = "/generate?n={n}"
     body: str = ""  # JSON
     cwd: Path = HERE
@@ -66,24 +66,24 @@ CONTENDERS = (
 
 @dataclass
 class Cell:
-    """What one contender did under one load, a value a round."""
+    """The figures of one contender under one load, one value per round."""
 
     rates: list[float] = field(default_factory=list)  # requests/s
     p50: list[float] = field(default_factory=list)  # ms
     p99: list[float] = field(default_factory=list)
-    memory: list[float] = field(default_factory=list)  # MB, of all its processes, shared pages once
+    memory: list[float] = field(default_factory=list)  # MB, of all its processes, shared pages counted once
     busy: int = 0  # answers 429
-    failed: int = 0  # other answers, and none
+    failed: int = 0  # other answers, or no answer
 
 
 def side(n: int, scale: int = 1) -> int:
-    """Pixels; the grids are square."""
+    """The side of a grid in pixels; all grids are square."""
     return math.isqrt(n) * (28 * scale + 2) - 2
 
 
 @contextlib.contextmanager
 def started(contender: Contender, peers: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """The contender's process and its address, once it answers; ended afterwards with all it has started."""
+    """The contender's process and its address, once it answers. Ends it afterwards, with all that it started."""
     port = find_free_port()
     command = contender.command.format(python=peers / "bin" / "python", bin=peers / "bin", port=port)
     environment = {
@@ -134,7 +134,7 @@ def answers(contender: Contender, url: str) -> bool:
 
 
 def check(contender: Contender, url: str, n: int, C: classifier.Classifier) -> None:
-    """Decode a few answers: are they grids of digits, of which the classifier is sure?"""
+    """Decode a few answers: they must be grids, and the classifier must be sure of their digits."""
     for _ in range(3):
         answer = ask(contender, url, n).raise_for_status()
         pixels = np.asarray(Image.open(io.BytesIO(answer.content)))
@@ -147,7 +147,7 @@ def check(contender: Contender, url: str, n: int, C: classifier.Classifier) -> N
 
 
 class Memory:
-    """The largest sum of the processes' proportional memory while it watches, in MB."""
+    """The peak memory of a process and its children while it watches, in MB (PSS: shared pages counted once)."""
 
     def __init__(self, process: psutil.Process) -> None:
         self.peak = 0.0
@@ -173,7 +173,7 @@ class Memory:
 
 
 def load(contender: Contender, url: str, n: int, clients: int, seconds: float, scale: int = 1) -> list[float]:
-    """wrk's figures: good, busy and bad answers, errors, seconds, p50 and p99 in ms."""
+    """Run wrk; return the numbers of good, busy and bad answers and of errors, seconds, p50 and p99 in ms."""
     result = subprocess.run(
         ["wrk", "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s", "-s", HERE / "load.lua",
          url + contender.path.format(n=n)],
@@ -186,9 +186,9 @@ def load(contender: Contender, url: str, n: int, clients: int, seconds: float, s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=Path, required=True, help="the environment of requirements.txt")
+    parser.add_argument("--peers", type=Path, required=True, help="the virtual environment with requirements.txt")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=3, help="a cell")
+    parser.add_argument("--seconds", type=int, default=3, help="per cell")
     parser.add_argument("--n", type=int, nargs="+", default=[1, 16, 64, 256], help="square numbers")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--only", nargs="+", help="names of contenders")

@@ -1,4 +1,4 @@
-"""What a handler of a tutorial does: the network as it is, and Pillow."""
+"""What the handler in a tutorial does: it calls the network as it is, and Pillow."""
 
 import io
 import math

@@ -1,10 +1,13 @@
 """The whole service under load for minutes, with a training job on the same cores.
 
-Starts `digits up` in a directory of its own, and prints:
-what drawing (n = 16, 32 clients) and training cost each other; then, minute by minute, 128 clients
-with training beside them: requests/s, p99, 429s, failures, the memory of the API's processes with the
-slope of a straight line through it, and how long /livez took meanwhile; then the memory that 64
-clients take who ask for 1,024 digits each, at once and all the time. Needs wrk (Debian: apt install wrk).
+Starts `digits up` in a directory of its own, and prints three things:
+
+1. What drawing (n = 16, 32 clients) and training cost each other.
+2. 128 clients beside training, minute by minute: requests/s, p50, p99, 429s, failures, the memory of the
+   API's processes and its slope, and the time that /livez took.
+3. 64 clients that all ask for 1,024 digits all the time: speed, and the memory that they cost.
+
+Needs wrk (Debian: apt install wrk).
 
     .venv/bin/python benchmarks/serving/endure.py --minutes 10
 """
@@ -36,7 +39,7 @@ SERVICE = Contender("digits", "", "/generate?arch=dcgan&n={n}")
 
 @contextlib.contextmanager
 def running() -> Iterator[tuple[str, psutil.Process]]:
-    """The address of `digits up`, and the process that looks after the API's."""
+    """The address of `digits up`, and the parent of the API's processes."""
     with tempfile.TemporaryDirectory() as folder:
         port = find_free_port()
         environment = {
@@ -66,7 +69,7 @@ def running() -> Iterator[tuple[str, psutil.Process]]:
 
 
 class Probe:
-    """Asks /livez on a new connection ten times a second: the seconds that each answer took."""
+    """Asks /livez on a new connection ten times a second; keeps the seconds that each answer took."""
 
     def __init__(self, url: str) -> None:
         self.seconds: list[float] = []
@@ -91,7 +94,7 @@ class Probe:
 
 
 def steps_a_second(url: str, job: str, seconds: float) -> float:
-    """Of a running training job."""
+    """The steps per second of a running training job."""
     before = steps(url, job)
     began = time.monotonic()
     time.sleep(seconds)
@@ -99,7 +102,7 @@ def steps_a_second(url: str, job: str, seconds: float) -> float:
 
 
 def steps(url: str, job: str) -> int:
-    """That it has taken."""
+    """The steps that a job has taken."""
     found = httpx.get(f"{url}/jobs/{job}", timeout=60).json()
     return int((found["epoch"] - 1) * found["steps"] + found["step"]) if found["step"] else 0
 
@@ -118,7 +121,7 @@ def cancel(url: str, job: str) -> None:
 
 
 def cost(url: str, rounds: int, seconds: int) -> None:
-    """What drawing and training take from each other, alternating."""
+    """Print what drawing and training cost each other, measured in turns."""
     drawn: dict[str, list[float]] = {"alone": [], "beside training": []}
     trained: dict[str, list[float]] = {"alone": [], "beside drawing": []}
     for _ in range(rounds):
@@ -177,7 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     gc.collect()
-    gc.freeze()  # to look through all that torch has loaded took 0.16 s, which looked like a slow /livez
+    gc.freeze()  # each collection that searched torch's objects took 0.16 s and looked like a slow /livez
     with running() as (url, api):
         cost(url, arguments.rounds, 8)
         endure(url, api, arguments.minutes)

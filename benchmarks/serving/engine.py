@@ -1,10 +1,13 @@
 """The engine against the machine, and the service against the engine.
 
-Prints, for one thread: the speed of large float32 matrix products, of torch's BLAS and of oneDNN; for
-each architecture and n the time of a pass, of the network itself, and the share of those speeds that
-the pass reaches, by the network's operations. Then, alternating, the requests/s of n = 16 that engine
-and encoding alone reach on all cores (as many processes, no HTTP), and that the service does, under
-wrk with 32 connections on the same cores; and the time per image of a request of 1,024 and of 16.
+Prints:
+
+1. For one thread, the speed of large float32 matrix products with torch's BLAS and with oneDNN.
+2. For one thread, each architecture and each n: the time of a pass and of the network itself, and the
+   share of those speeds that the pass reaches, counted in the network's operations.
+3. In turns, the requests/s (n = 16) of engine and encoding alone, with one process per core and no HTTP,
+   and of the service under wrk with 32 connections on the same cores.
+4. The time per image in requests of 16 and of 1,024 images.
 
     .venv/bin/python benchmarks/serving/engine.py --rounds 5
 """
@@ -34,11 +37,11 @@ from models.archs import ARCHS
 from models.inference import BATCH
 
 N = 16
-PEERS = Path()  # none is needed: this service alone is started
+PEERS = Path()  # not needed: only this service is started
 
 
 def seconds_of(call: Callable[[], object], rounds: int) -> float:
-    """The median of ``rounds`` times of about 50 ms each, of one call."""
+    """The median seconds of one call, over ``rounds`` measurements of about 50 ms each."""
     call()
     began = time.perf_counter()
     call()
@@ -77,7 +80,7 @@ def draw_plainly(G: torch.nn.Module, z: torch.Tensor) -> torch.Tensor:
 def draw_and_encode(
     seconds: float, ready: "multiprocessing.synchronize.Barrier", counts: "multiprocessing.Queue[int]"
 ) -> None:
-    """As a thread of the engine does for requests of 16: passes of two of them, an encoded answer for each."""
+    """Work as an engine thread does for requests of 16 images: two requests per pass, one encoded answer each."""
     keep_freed_memory()
     torch.set_num_threads(1)
     version = load_version("dcgan")
@@ -96,7 +99,7 @@ def draw_and_encode(
 
 
 def engine_alone(seconds: float) -> float:
-    """Requests/s of all cores together."""
+    """The requests/s of engine and encoding, on all cores together."""
     spawn = multiprocessing.get_context("spawn")
     cores = os.cpu_count() or 1
     ready, counts = spawn.Barrier(cores), spawn.Queue()
@@ -110,7 +113,7 @@ def engine_alone(seconds: float) -> float:
 
 
 def service(n: int, clients: int, seconds: int) -> float:
-    """Requests/s."""
+    """The requests/s of the service."""
     with started(CONTENDERS[0], PEERS) as (_, url):
         load(CONTENDERS[0], url, n, clients, 1)
         good, _, _, _, took, *_ = load(CONTENDERS[0], url, n, clients, seconds)
@@ -120,7 +123,7 @@ def service(n: int, clients: int, seconds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4, help="of each measurement of requests")
+    parser.add_argument("--seconds", type=int, default=4, help="per measurement of requests")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
--- For wrk: POST requests for pictures of SIDE pixels. Every answer has to be a PNG of that size.
+-- For wrk: POST requests for pictures of SIDE × SIDE pixels. Every answer must be a PNG of that size.
 -- Environment: SIDE, BODY (JSON; empty: none). Prints one line of figures.
 
 local side = tonumber(os.getenv("SIDE"))

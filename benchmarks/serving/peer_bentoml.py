@@ -1,4 +1,4 @@
-"""BentoML with adaptive batching: an API service before a batching one of two workers."""
+"""BentoML with adaptive batching: an API service in front of a batching service with two workers."""
 
 import bentoml
 import eager

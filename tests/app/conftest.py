@@ -1,4 +1,4 @@
-"""One API for the tests of this room: real uvicorn, real Valkey, no worker."""
+"""One API for the tests of this folder: real uvicorn, real Valkey, no worker."""
 
 from collections.abc import Iterator
 from pathlib import Path

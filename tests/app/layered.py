@@ -1,18 +1,17 @@
-"""``digits serve`` whose answers say through which layers they came: ``X-Passed`` names them, outermost first.
+"""``digits serve`` whose answers name the layers that the request passed: ``X-Passed``, outermost first.
 
 python -m tests.app.layered serve
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import main
-from app.cli import cli
+from app import cli, main
 
 NAMES = [layer.__name__ for layer in main.LAYERS]
 
 
 class Report:
-    """Outside of all layers: adds the header."""
+    """The layer around all others: adds the header."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,7 +28,7 @@ class Report:
 
 
 def mark(name: str) -> type:
-    """A layer just within the layer ``name``: notes that a request came through that one."""
+    """A layer directly inside the layer ``name``: notes that a request passed that layer."""
 
     class Mark:
         def __init__(self, app: ASGIApp) -> None:
@@ -46,4 +45,4 @@ def mark(name: str) -> type:
 main.LAYERS = (Report, *(part for layer in main.LAYERS for part in (layer, mark(layer.__name__))))  # type: ignore[assignment]
 
 if __name__ == "__main__":
-    cli()
+    cli.main()

@@ -1,4 +1,4 @@
-"""The command line, as processes of their own."""
+"""The command line, run in processes."""
 
 import io
 import json
@@ -122,7 +122,7 @@ def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> 
     shown = digits(tmp_path, "samples", "--arch", "vanilla", "--version", str(version), "-o", str(output))
     assert shown.returncode == 0, shown.stderr
     with Image.open(output) as rows:
-        assert rows.size == (16 * 30 - 2, 2 * 30 - 2)  # a row an epoch
+        assert rows.size == (16 * 30 - 2, 2 * 30 - 2)  # one row per epoch
     digits(tmp_path, "samples", "--arch", "vanilla", "--version", str(version), "--epoch", "2", "-o", str(output))
     with Image.open(output) as picture:
         grid = np.asarray(picture)
@@ -141,7 +141,7 @@ def test_a_signal_before_the_first_epoch_leaves_no_version(tmp_path: Path, numbe
     models = tmp_path / "models"
     with running(tmp_path, "train", "--arch", "wgan", "--recipe", "book", DIGITS_MODEL_DIR=str(models)) as process:
         eventually((models / "wgan").is_dir, "it starts")
-        assert process.end(number) in (130, -number)  # heard by the loop, or before the loop began
+        assert process.end(number) in (130, -number)  # during the loop, or before it began
     assert not list((models / "wgan").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""The engine alone: with shipped generators where bytes matter, with a scripted one where order does."""
+"""The engine alone: shipped generators if bytes matter, a scripted one if order matters."""
 
 import asyncio
 import threading
@@ -21,7 +21,7 @@ from models.inference import BATCH
 
 
 class Scripted:
-    """Draws images whose pixels are their seed, once it may; notes the seeds of every pass."""
+    """Draws images whose pixels equal their seed, once ``may_draw`` is set. Notes the seeds of every pass."""
 
     def __init__(self) -> None:
         self.passes: list[list[int]] = []
@@ -53,7 +53,7 @@ async def running(threads: int = 1, wait_seconds: float = 0.0) -> AsyncIterator[
 
 @asynccontextmanager
 async def held(generator: Any, threads: int = 1) -> AsyncIterator[tuple[Engine, asyncio.Future[bytes]]]:
-    """An engine whose thread is drawing seed 200 until the generator may."""
+    """An engine whose thread is busy with seed 200 until ``may_draw`` is set."""
     async with running(threads) as engine:
         first = engine.submit(generator, [200], seeds_of)
         await asyncio.to_thread(generator.drawing.wait, 60)
@@ -150,12 +150,12 @@ def test_too_much_is_refused_with_the_time_that_what_waits_will_take(monkeypatch
             generator.may_draw.set()
             await second
             assert await engine.submit(generator, [5], seeds_of) == bytes([5])
-        assert [len(seeds) for seeds in generator.passes] == [1, 1, 1]  # nothing of what was canceled
+        assert [len(seeds) for seeds in generator.passes] == [1, 1, 1]  # nothing that was canceled was drawn
 
     asyncio.run(ask())
 
 
-def test_so_are_too_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask() -> None:
         monkeypatch.setattr(engine_module, "MAX_REQUESTS", 3)
         generator: Any = Scripted()
@@ -166,7 +166,7 @@ def test_so_are_too_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
             assert refused.value.retry_seconds == 1
             generator.may_draw.set()
             assert await asyncio.gather(*two) == [bytes([1]), bytes([2])]
-            await asyncio.gather(*(engine.submit(generator, [seed], seeds_of) for seed in (1, 2)))  # there is room
+            await asyncio.gather(*(engine.submit(generator, [seed], seeds_of) for seed in (1, 2)))  # room again
 
     asyncio.run(ask())
 

@@ -177,7 +177,7 @@ def test_another_picture_has_another_tag(api: httpx.Client, change: dict[str, An
 
 
 def test_a_tag_that_fits_costs_no_drawing(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, where the engine can be taken away."""
+    """The app runs in this process, so that the test can replace the engine."""
     app = create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu"))
     query: dict[str, Any] = {"arch": "dcgan", "n": 2, "seed": 1}
 
@@ -196,7 +196,7 @@ def test_a_tag_that_fits_costs_no_drawing(model_dir: Path, monkeypatch: pytest.M
 
 
 def test_a_picture_that_comes_too_late(tmp_path: Path, model_dir: Path) -> None:
-    """Those that are in time are whole; the others are told, and nothing of them is left."""
+    """Requests in time succeed, late ones get a 504, and the service still works afterwards."""
     large: dict[str, Any] = {"arch": "dcgan", "n": 1024, "scale": 8}
     environment = {"DIGITS_MODEL_DIR": str(model_dir), "DIGITS_DEADLINE_SECONDS": "0.3"}
     with running_api(tmp_path, **environment) as api:
@@ -212,7 +212,7 @@ def test_a_picture_that_comes_too_late(tmp_path: Path, model_dir: Path) -> None:
 
 
 def test_what_nobody_waits_for_is_not_drawn(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, where the answers to come can be looked at; with real connections that are closed."""
+    """The app runs in this process, so that the test sees the futures. Real connections are closed."""
     asked: list[asyncio.Future[bytes]] = []
 
     def submit(*arguments: Any) -> asyncio.Future[bytes]:
@@ -235,7 +235,7 @@ def test_what_nobody_waits_for_is_not_drawn(model_dir: Path, monkeypatch: pytest
         for connection in crowd:
             connection.close()
         eventually(lambda: all(answer.done() for answer in asked), "nothing is waiting")
-        assert sum(1 for answer in asked if answer.exception()) > 30  # some may have been quicker
+        assert sum(1 for answer in asked if answer.exception()) > 30  # some may have been answered before
         query: dict[str, Any] = {"arch": "dcgan", "n": 16}
         assert httpx.post(f"http://127.0.0.1:{port}/generate", params=query, timeout=60).status_code == 200
     finally:

@@ -12,7 +12,7 @@ from models.manifest import GENERATOR, MANIFEST
 from tests.processes import eventually
 from tests.versions import publish
 
-BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than what is shipped
+BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than all shipped versions
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_damaged_version_is_rejected_with_the_reason_and_the_last_good_one_sta
     with pytest.raises(UnknownVersionError, match="truncated"):
         generators.get("dcgan", str(bad))
 
-    weights.write_bytes(whole)  # a slow copy ends
+    weights.write_bytes(whole)  # as if a slow copy has ended
     generators.refresh()
     assert generators.get("dcgan").manifest.version == bad
 
@@ -106,7 +106,7 @@ def test_unchanged_versions_are_not_read_again(generators: Generators, monkeypat
 
 
 class CountedLock:
-    """A lock that knows how many have asked for it."""
+    """A lock that counts how often it was requested."""
 
     def __init__(self) -> None:
         self.asked = 0

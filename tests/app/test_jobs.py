@@ -60,7 +60,7 @@ def test_an_ended_job_cannot_be_canceled(api: httpx.Client, store: JobStore) -> 
 
 
 def events_of(api: httpx.Client, job_id: str, **headers: str) -> list[dict[str, str]]:
-    """The server-sent events of a job until their stream is closed, comments left out."""
+    """The server-sent events of a job until their stream is closed, without comments."""
     events: list[dict[str, str]] = []
     with api.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
@@ -82,7 +82,7 @@ def test_the_events_of_a_job_are_streamed_to_its_end_and_from_any_of_them(api: h
     assert json.loads(events[2]["data"]) == {"version": 2}
     assert events_of(api, job_id, **{"Last-Event-ID": events[1]["id"]}) == events[2:]
     answer = api.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": events[-1]["id"]})
-    assert (answer.status_code, answer.content) == (204, b"")  # a browser does not come again
+    assert (answer.status_code, answer.content) == (204, b"")  # a browser does not reconnect
 
 
 def test_bad_streams_are_refused(api: httpx.Client, store: JobStore) -> None:

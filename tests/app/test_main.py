@@ -1,4 +1,4 @@
-"""One way in: every request, to whatever route, passes through every layer."""
+"""Every request, to any route, passes through every layer."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def layered(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterat
 
 
 def list_calls(client: httpx.Client) -> list[tuple[str, str]]:
-    """A method and a path for every operation, and for what is no operation."""
+    """A method and a path for every operation, and some that are not operations."""
     calls = [("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/nothing"), ("PUT", "/generate")]
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         for name, value in PARAMETERS.items():
@@ -46,7 +46,7 @@ def test_every_route_passes_through_every_layer(layered: httpx.Client) -> None:
 
 
 def test_a_layer_may_refuse_what_the_others_then_never_see(layered: httpx.Client) -> None:
-    """Errors of layers are answered as those of routes are."""
+    """Errors of layers get the same kind of answer as errors of routes."""
     for path in ("/generate?arch=wgan", "/train"):
         answer = layered.post(path, content=b" " * (64 * 1024 + 1))
         assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")

@@ -46,7 +46,7 @@ def test_a_shape_that_draws_otherwise_is_not_used(
 ) -> None:
     def draws(z: Tensor) -> Tensor:
         passes.append(len(z))
-        odd = len(z) == 2  # as a product of two rows may be summed in another order
+        odd = len(z) == 2  # as if a product of two rows is summed in another order
         return z.flatten(1)[:, :1].add(odd / 1000)
 
     passes: list[int] = []

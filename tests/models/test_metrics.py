@@ -1,4 +1,4 @@
-"""Real images score their floor; what is wrong with generated ones shows in the metric that is about it."""
+"""Real images score near the floor, and each fault of generated images shows in its own metric."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from models import classifier, metrics, mnist
 from worker.settings import Settings
 
-COUNT = 2_000  # images a side: enough to tell, and quick
+COUNT = 2_000  # images per side: enough to see a difference, and quick
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_fid_rises_with_dropped_classes(train_images: Tensor, real: metrics.Real
     assert floor["fid"] < nine["fid"] < five["fid"]
     assert floor["class_balance"] > nine["class_balance"] > five["class_balance"]
     assert five["recall"] < nine["recall"] < floor["recall"]
-    assert nine["smallest_class"] < floor["smallest_class"] / 2  # some are taken for the class that is missing
+    assert nine["smallest_class"] < floor["smallest_class"] / 2  # some images are classified as the missing class
 
 
 def test_recall_falls_with_collapse_and_precision_does_not(
@@ -101,14 +101,14 @@ def test_class_balance_of_known_shares() -> None:
 
 def test_the_earth_movers_distance_of_a_case_by_hand() -> None:
     def images(*levels: int) -> Tensor:
-        """One image a level, which its first pixel has."""
+        """One image per level; its first pixel has that level."""
         made = torch.zeros(len(levels), 28, 28, dtype=torch.uint8)
         made[:, 0, 0] = torch.tensor(levels)
         return made
 
-    # 0→51 and 102→255 cost 0.2 + 0.6; taken in the order given, 0→255 and 102→51 would cost 1.0 + 0.2.
+    # 0→51 and 102→255 cost 0.2 + 0.6. In the given order, 0→255 and 102→51 would cost 1.0 + 0.2.
     assert metrics.earth_movers_distance(images(0, 102), images(255, 51)) == pytest.approx((0.2 + 0.6) / 2)
-    # 255→255 and 51→51 are free, which leaves 0→51.
+    # 255→255 and 51→51 cost nothing, so only 0→51 counts.
     assert metrics.earth_movers_distance(images(255, 0, 51), images(51, 255, 51)) == pytest.approx(0.2 / 3)
 
 

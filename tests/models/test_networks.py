@@ -142,7 +142,7 @@ LAYERS = [
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS)
 def test_a_faster_layer_computes_what_torchs_own_does(layer: nn.Module, shape: tuple[int, ...]) -> None:
-    """Its output, its gradients, and theirs: a gradient penalty needs the second."""
+    """The outputs, the gradients, and the second gradients, which a gradient penalty needs, are the same."""
     layer = copy.deepcopy(layer).double()
     (parent,) = type(layer).__bases__
     assert parent.__module__.startswith("torch.")

@@ -34,13 +34,13 @@ def test_the_shipped_versions_draw_as_their_networks_do(arch: str) -> None:
     largest, share = differing(ours, expected)
     assert largest <= 1
     assert share <= 0.001
-    assert expected.float().std() > 50  # they are pictures
+    assert expected.float().std() > 50  # the images are not blank
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (4, 2, 1), (5, 3, 1), (6, 3, 2), (5, 4, 1)])
 def test_transposed_convolutions_of_other_shapes(kernel: int, stride: int, padding: int, batch_norm: bool) -> None:
-    """With norms that change something."""
+    """The norms have random parameters, so that they change the result."""
     torch.manual_seed(0)
     between = nn.ConvTranspose2d(8, 6, kernel, stride, padding, bias=False)
     norm = nn.BatchNorm2d(6) if batch_norm else InstanceNorm2d(6)

@@ -1,4 +1,4 @@
-"""A version appears whole or not at all, and once for each job, wherever its publisher dies or sleeps."""
+"""A version appears whole or not at all, and once per job, wherever its publisher dies or sleeps."""
 
 import errno
 import itertools
@@ -13,13 +13,14 @@ import pytest
 from models import publishing, versions
 from models.manifest import Manifest
 from tests.faults import run_until
+from tests.processes import run_in_threads
 from tests.versions import publish
 
 JOB = "3b356ab4-5350-44a8-afbd-4038530961aa"
 
 
 def published(model_dir: Path) -> list[int]:
-    """The versions that readers see, each of them whole."""
+    """The versions that readers see; each of them must be whole."""
     found = [
         (version, folder) for (arch, version), folder in versions.find_folders(model_dir).items() if arch == "dcgan"
     ]
@@ -29,7 +30,7 @@ def published(model_dir: Path) -> list[int]:
 
 
 def publish_once(model_dir: Path, weights_seed: int = 0) -> Manifest:
-    """As a job's run does."""
+    """Publish as a job's run does."""
     scratch = model_dir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     before = publishing.finish_publication(model_dir, "dcgan", JOB)
@@ -37,7 +38,7 @@ def publish_once(model_dir: Path, weights_seed: int = 0) -> Manifest:
 
 
 def test_a_publisher_killed_before_any_of_its_changes_leaves_a_whole_version_or_none(tmp_path: Path) -> None:
-    """Seen to fail where the manifest is in the folder when that gets its number."""
+    """This fails if the manifest is already in the folder when the folder gets its number."""
     for step in itertools.count(1):
         model_dir = tmp_path / str(step)
         process = run_until(step, signal.SIGKILL, publish_once, model_dir)
@@ -53,7 +54,7 @@ def test_a_publisher_killed_before_any_of_its_changes_leaves_a_whole_version_or_
 
 @pytest.mark.parametrize("cleans_up", [False, True])
 def test_a_publisher_that_slept_while_another_one_published_adds_nothing(tmp_path: Path, cleans_up: bool) -> None:
-    """Seen to fail without the exclusive folder under the job's id."""
+    """This fails without the folder with the job's id, which only one run can make."""
     for step in itertools.count(1):
         model_dir = tmp_path / str(step)
         sleeper = run_until(step, signal.SIGSTOP, publish_once, model_dir, 1)
@@ -73,31 +74,27 @@ def test_a_publisher_that_slept_while_another_one_published_adds_nothing(tmp_pat
 
 
 def test_racing_runs_of_one_job_publish_one_version(tmp_path: Path) -> None:
-    ready = threading.Barrier(8)
-    versions: list[int] = []
+    ready, seeds = threading.Barrier(8), iter(range(8))
+    numbers: list[int] = []
 
-    def run(seed: int) -> None:
+    def run() -> None:
         ready.wait()
-        versions.append(publish_once(tmp_path, seed).version)
+        numbers.append(publish_once(tmp_path, next(seeds)).version)
 
-    threads = [threading.Thread(target=run, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(versions) == 8
-    assert published(tmp_path) == [versions[0]]
-    assert set(versions) == {versions[0]}
+    run_in_threads(run, 8)
+    assert len(numbers) == 8
+    assert published(tmp_path) == [numbers[0]]
+    assert set(numbers) == {numbers[0]}
 
 
 def test_on_a_full_disk_a_version_is_published_whole_or_nothing_is_left(tmp_path: Path) -> None:
-    """Seen to fail where what was written is not removed."""
+    """This fails if a publisher does not remove the files of a failed version."""
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], check=False).returncode:
         pytest.skip("a small file system can be mounted by root alone")
     try:
         ends: list[int | None] = []
         ballast = tmp_path / "ballast"
-        for kib in range(3_600, 1_200, -200):  # of 4,096 that are taken
+        for kib in range(3_600, 1_200, -200):  # taken, of 4,096 KiB
             ballast.write_bytes(bytes(kib * 1024))
             try:
                 publish_once(tmp_path)

@@ -12,6 +12,7 @@ import torch
 from models import classifier, publishing, versions
 from models.archs import ARCHS
 from models.manifest import FILES, MANIFEST, SAMPLES, InvalidVersionError, Manifest, Origin
+from tests.processes import run_in_threads
 from tests.versions import origin, publish
 
 
@@ -54,17 +55,13 @@ def test_numbers_follow_those_of_the_shipped_versions(tmp_path: Path) -> None:
 
 def test_racing_publishers_get_different_numbers(tmp_path: Path) -> None:
     numbers: list[int] = []
-    ready = threading.Barrier(8)
+    ready, seeds = threading.Barrier(8), iter(range(8))
 
-    def work(seed: int) -> None:
+    def work() -> None:
         ready.wait()
-        numbers.append(publish(tmp_path, "vanilla", weights_seed=seed).version)
+        numbers.append(publish(tmp_path, "vanilla", weights_seed=next(seeds)).version)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(work, 8)
     assert len(set(numbers)) == 8
     for version in numbers:
         versions.read_generator(tmp_path / "vanilla" / str(version))
@@ -155,7 +152,7 @@ def test_a_manifest_that_is_none_is_rejected(tmp_path: Path, content: bytes) -> 
 
 
 def with_generator(model_dir: Path, weights: dict[str, torch.Tensor]) -> Path:
-    """A version whose sums are right, and whose generator is another one."""
+    """A version with correct sums, but with ``weights`` as its generator."""
     G = ARCHS["dcgan"].discriminator(True)
     manifest = publishing.publish(
         model_dir,

@@ -14,7 +14,7 @@ from app.processes.valkey import find_free_port
 from tests.processes import PATIENCE_SECONDS, Process, answers, eventually, running
 from tests.system.hosts import Hosts, running_hosts
 
-PARTS = {"valkey": "valkey-server", "worker": "-m app worker", "api": "-m app serve"}
+PARTS = {"valkey": "valkey-server", "worker": " worker", "api": " serve"}  # in their command lines
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Service:
         return self.process.output
 
     def part(self, name: str) -> psutil.Process | None:
-        """The running child of this name."""
+        """The running child with this name, or None."""
         for child in psutil.Process(self.process.popen.pid).children():
             try:
                 if PARTS[name] in " ".join(child.cmdline()):
@@ -41,7 +41,7 @@ class Service:
         return None
 
     def trainer(self) -> psutil.Process:
-        """The child of the worker that trains."""
+        """The training process, a child of the worker."""
         worker = self.part("worker")
         assert worker is not None
         return max(worker.children(recursive=True), key=lambda child: child.memory_info().rss)
@@ -76,17 +76,21 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path) -> Iterator[Service]:
-    """``digits up``; a second one in the same folder goes on with its jobs and versions."""
+def running_service(folder: Path, *, measured: bool = False) -> Iterator[Service]:
+    """Run ``digits up``. A second run in the same folder goes on with the jobs and versions of the first.
+
+    Unless ``measured``, jobs do not take the metrics of their version, which need seconds.
+    """
     port = find_free_port()
     environment = {
         "DIGITS_PORT": str(port),
-        "DIGITS_API_PROCESSES": "1",  # several are for test_serving.py
+        "DIGITS_API_PROCESSES": "1",  # test_serving.py tests several
         "DIGITS_STATE_DIR": str(folder / "var"),
         "DIGITS_MODEL_DIR": str(folder / "models"),
+        "DIGITS_TEST": "" if measured else "unmeasured",
     }
     with (
-        running(folder, "up", **environment) as process,
+        running(folder, "up", module="app" if measured else "tests.system.host", **environment) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as api,
     ):
         service = Service(folder, process, api, environment)
@@ -118,13 +122,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def off() -> str:
-    """The protections that are taken away, as a comma-separated list."""
+    """The protections that are switched off, as a comma-separated list."""
     return ""
 
 
 @pytest.fixture
 def hosts(tmp_path: Path, request: pytest.FixtureRequest, off: str) -> Iterator[Hosts]:
-    """Hosts of the test's own, quick to notice a fault, with the changes that its marks ask for."""
+    """Hosts for one test. They notice faults quickly, and have the changes that the test's marks name."""
     changes = ["quick", *(mark.args[0] for mark in request.node.iter_markers("changes")), off]
     with running_hosts(tmp_path, ",".join(changes)) as running:
         yield running

@@ -1,4 +1,4 @@
-"""``digits worker`` and ``digits serve`` for tests of faults: quicker to notice them, or without a protection.
+"""``digits up``, ``worker`` and ``serve`` for tests: they notice faults sooner, or lack a protection.
 
 ``DIGITS_TEST`` is a comma-separated list of rows of ``CHANGES``.
 
@@ -6,11 +6,11 @@
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.cli import cli
-from models import publishing
+from app.cli import main
 from worker import broker, connections, jobs, lease, saved
 
 LEASE_SECONDS, RECONCILE_SECONDS, WAKE_SECONDS = 4, 1, 2
@@ -21,22 +21,31 @@ def _script(old: str, new: str) -> None:
     jobs._SCRIPT = jobs._SCRIPT.replace(old, new)
 
 
+def _unmeasured() -> None:
+    """Skip the metrics of the finished generator, which take as long as a short training."""
+    if __name__ == "__main__":
+        from app.processes import up
+
+        up.COMMAND = [sys.executable, "-m", "tests.system.host"]
+    else:  # in the training child, which has torch anyway
+        from worker import trainer
+
+        trainer.make_measure = lambda recipe, data_dir: lambda G: {"fid": 1.0}
+
+
 def _quick() -> None:
-    """Seconds for tens of seconds, and no metrics of the finished generator."""
+    """Wait seconds instead of tens of seconds, and skip the metrics."""
+    _unmeasured()
     _script(f"local LEASE = {jobs.LEASE_SECONDS}\n", f"local LEASE = {LEASE_SECONDS}\n")
     _script(f"local RECONCILE = {jobs.RECONCILE_SECONDS}\n", f"local RECONCILE = {RECONCILE_SECONDS}\n")
     _script(f"local QUIET = {jobs.QUIET_SECONDS}\n", f"local QUIET = {2 * LEASE_SECONDS}\n")
     _script(f"local WAKE = {jobs.WAKE_SECONDS}\n", f"local WAKE = {WAKE_SECONDS}\n")
     jobs.RECONCILE_SECONDS = RECONCILE_SECONDS
     lease.REPORT_SECONDS = 0.3
-    if __name__ != "__main__":  # in the training child, which has torch anyway
-        from worker import trainer
-
-        trainer.make_measure = lambda recipe, data_dir: lambda G: {"fid": 1.0}
 
 
 def _late() -> None:
-    """Celery's own redelivery, at its most eager."""
+    """Switch on Celery's own redelivery, as eager as possible."""
     make = broker.make_celery
 
     def make_late(redis_url: str, **transport_options: Any) -> Any:
@@ -54,20 +63,23 @@ def _no_resume() -> None:
 
 
 def _no_marker() -> None:
+    from models import publishing  # here: it loads torch, which the parent process must not
+
     publishing._write_once = lambda *_: True
 
 
 def _no_timeouts() -> None:
-    from app import dependencies  # with torch, which the training child shall load when it is told to
+    from app import dependencies  # here: it loads torch, which must wait until it is needed
 
     connections.REDIS_SECONDS = 60.0
     dependencies.ANSWER_SECONDS = 60.0
 
 
 CHANGES: Mapping[str, Callable[[], None]] = {
+    "unmeasured": _unmeasured,
     "quick": _quick,
     "late": _late,
-    # protections taken away
+    # protections switched off
     "no lease": lambda: _script("then lost(id, false) else", "then local _ else"),
     "no resume": _no_resume,
     "no token": lambda: _script("return state == 'running' and its_token == token", "return true"),
@@ -84,5 +96,5 @@ CHANGES: Mapping[str, Callable[[], None]] = {
 for name in filter(None, os.environ.get("DIGITS_TEST", "").split(",")):
     CHANGES[name]()
 
-if __name__ == "__main__":  # and not in the training child, which imports its parent's main module
-    cli()
+if __name__ == "__main__":  # not in the training child, which imports its parent's main module
+    main()

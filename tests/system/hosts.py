@@ -1,4 +1,4 @@
-"""Hosts that share a Valkey and a model directory: workers and an API, to be hurt one by one."""
+"""Hosts that share a Valkey and a model directory: workers and an API, in which tests cause faults."""
 
 import contextlib
 import hashlib
@@ -28,7 +28,7 @@ _MODULE = "tests.system.host"
 
 
 class Hosts:
-    """Starts what is asked for, with the changes of ``tests.system.host`` that were asked for."""
+    """A Valkey, and workers and APIs on request, with the ``changes`` of ``tests.system.host``."""
 
     def __init__(self, folder: Path, changes: str, stack: ExitStack) -> None:
         self.folder, self.model_dir = folder, folder / "models"
@@ -66,11 +66,11 @@ class Hosts:
         self.valkey.process.send_signal(number)
 
     def worker(self) -> Process:
-        """Another worker, ready for jobs."""
+        """Start another worker; return it when it is ready for jobs."""
         process = Process(self.folder, "worker", module=_MODULE, **self.environment)
         self.workers.append(process)
         eventually(lambda: "ready" in process.output or process.popen.poll() is not None, "the worker is ready")
-        if process.popen.poll() is not None:  # no assertion: without a protection, too, it has to start
+        if process.popen.poll() is not None:  # no AssertionError, which unprotected tests expect
             raise RuntimeError(process.output)
         return process
 
@@ -78,7 +78,7 @@ class Hosts:
         return self._stack.enter_context(running_api(self.folder, module=_MODULE, **self.environment))
 
     def train(self, **request: Any) -> str:
-        """As ``POST /train``, without an API."""
+        """Queue a job as ``POST /train`` does, but without an API."""
         defaults = {"arch": "vanilla", "recipe": "book", "epochs": 2, "seed": 1}
         job, _ = self.store.create(TrainRequest.model_validate({**defaults, **request}))
         publisher = Publisher(self.url)
@@ -112,12 +112,12 @@ class Hosts:
         return self.job(job_id)
 
     def kinds(self, job_id: str) -> list[str]:
-        """What has happened to a job, without what every epoch brings."""
+        """The kinds of a job's events, without those of every epoch."""
         events: Any = self.redis.xrange(f"digits:events:{job_id}")
         return [e["kind"] for _, e in events if e["kind"] not in ("epoch", "sample", "metric")]
 
     def versions(self, job_id: str) -> list[Path]:
-        """The versions that a job has made, each of them whole."""
+        """The versions that a job has made; each of them must be whole."""
         found = []
         for folder in versions.find_folders(self.model_dir).values():
             if read_manifest(folder).job == job_id:
@@ -131,19 +131,19 @@ class Hosts:
 
 
 def trainer(worker: Process) -> psutil.Process:
-    """The process of a worker that trains."""
+    """The training process of a worker."""
     children = psutil.Process(worker.popen.pid).children(recursive=True)
     return max(children, key=lambda child: child.memory_info().rss)
 
 
 def kill(worker: Process) -> None:
-    """The whole worker at once, as where its host loses power."""
+    """Kill the whole worker at once, as if its host lost power."""
     os.killpg(worker.popen.pid, signal.SIGKILL)
     worker.popen.wait()
 
 
 def weights(folder: Path) -> str:
-    """The sum of a version's generator."""
+    """The SHA-256 of a version's generator."""
     return hashlib.sha256((folder / GENERATOR).read_bytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Faults at random, from a seed that is printed: every accepted job ends, with one version at most.
+"""Random faults, from a seed that is printed: every accepted job must end, with at most one version.
 
 python -m tests.system.soak --faults 20 --seed 7
 """
@@ -24,7 +24,7 @@ from tests.system.hosts import Hosts, kill, running_hosts, trainer
 from worker.jobs import JobState
 
 WORKERS = 2
-LONGEST_SECONDS = 600.0  # for what is left to end after the last fault
+LONGEST_SECONDS = 600.0  # for each job to end after the last fault
 
 logger = logging.getLogger("soak")
 
@@ -94,7 +94,7 @@ FAULTS: Mapping[str, Callable[[Hosts, random.Random], None]] = {
 
 
 def soak(hosts: Hosts, faults: int, chance: random.Random) -> Counter[str]:
-    """Do it; how many jobs ended in each state.
+    """Cause ``faults`` faults; return how many jobs ended in each state.
 
     Raises:
         AssertionError: a job did not end, or has versions that it should not have.
@@ -109,7 +109,7 @@ def soak(hosts: Hosts, faults: int, chance: random.Random) -> Counter[str]:
         logger.info("%2d/%d %s", number, faults, name)
         try:
             FAULTS[name](hosts, chance)
-        except (RedisError, psutil.Error) as error:  # connections were cut; there was no such process just then
+        except (RedisError, psutil.Error) as error:  # a connection was cut, or the process was gone
             logger.info("      %s", error)
     ends: Counter[str] = Counter()
     for job_id in accepted:

@@ -1,7 +1,7 @@
 """A job is never lost, never doubled, never stuck: real processes, real signals, a real Valkey.
 
-Each test names the protection that it proves. With ``--unprotected`` that protection is taken
-away (``tests.system.host``), and the test has to fail: ``make unprotected``.
+Each test names the protection that it proves. With ``--unprotected`` that protection is switched
+off (``tests.system.host``), and the test must fail: ``make unprotected``.
 """
 
 import os
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The sum of the weights that the job of these tests gives when nothing happens."""
+    """The SHA-256 of the weights that the job of these tests gives without any fault."""
     with running_hosts(tmp_path_factory.mktemp("undisturbed"), "quick") as hosts:
         hosts.worker()
         job_id = hosts.train(epochs=4)
@@ -70,7 +70,7 @@ def test_a_trainer_that_slept_while_another_finished_publishes_nothing(hosts: Ho
 
 
 def came_again(hosts: Hosts, job_id: str) -> bool:
-    """Has the message of a running job been delivered again, to whatever end?"""
+    """Whether the message of a running job was delivered again, with or without an effect."""
     return "nothing to do" in hosts.output or hosts.kinds(job_id).count("started") > 1
 
 
@@ -111,7 +111,7 @@ def test_a_job_outlives_five_deaths_of_valkey_and_a_new_one_is_taken(hosts: Host
         eventually(lambda: hosts.store.get(job_id) is not None, "the record is there", 5)
         hosts.wait_for_step(job_id)
         hosts.kill_valkey()
-        time.sleep(0.5)  # so long it is away
+        time.sleep(0.5)  # it is away for this long
         hosts.start_valkey()
     job = hosts.wait_for_end(job_id)
     assert (job.state, job.attempt, hosts.kinds(job_id).count("ended")) == (JobState.SUCCEEDED, 1, 1)
@@ -123,7 +123,7 @@ def test_a_job_outlives_five_deaths_of_valkey_and_a_new_one_is_taken(hosts: Host
 @pytest.mark.protection("no wake")
 def test_queued_jobs_run_though_the_broker_was_emptied(hosts: Hosts) -> None:
     ids = [hosts.train(epochs=1) for _ in range(2)]
-    hosts.redis.delete(*hosts.redis.keys("digits:broker:*"))  # which share the database with the records
+    hosts.redis.delete(*hosts.redis.keys("digits:broker:*"))  # they share the database with the records
     hosts.worker()
     assert [hosts.wait_for_end(job_id, 60).state for job_id in ids] == [JobState.SUCCEEDED] * 2
 
@@ -131,7 +131,7 @@ def test_queued_jobs_run_though_the_broker_was_emptied(hosts: Hosts) -> None:
 @pytest.mark.changes("late")
 @pytest.mark.protection("no claim")
 def test_cut_connections_start_no_second_run(hosts: Hosts) -> None:
-    """Celery then gets every message again that it has not acknowledged."""
+    """After that, Celery gets all messages again that it has not acknowledged."""
     hosts.worker()
     hosts.worker()
     job_id = hosts.train(epochs=8)
@@ -210,18 +210,18 @@ def without_redis(hosts: Hosts, take_away: Callable[[], None], bring_back: Calla
         for method, path in (("POST", "/train"), ("GET", "/jobs"), ("DELETE", f"/jobs/{kept}")):
             status, seconds = timed(method, path, json={"arch": "wgan"} if method == "POST" else None)
             assert (status, seconds < 3) == (503, True)
-    with ThreadPoolExecutor(100) as callers:  # more than there are threads that wait for Redis
+    with ThreadPoolExecutor(100) as callers:  # more callers than threads that may wait for Redis
         crowd = [callers.submit(timed, "POST", "/train", json={"arch": "wgan"}) for _ in range(100)]
         beside = drawn()
         answers = [call.result() for call in crowd]
     assert {status for status, _ in answers} == {503}
-    assert max(seconds for _, seconds in answers) < 4  # of which this process takes some itself
+    assert max(seconds for _, seconds in answers) < 4  # this includes time of the test itself
     assert beside[-2] < usual[-2] + 1  # no picture has waited for Redis
     assert "redis" in api.post("/train", json={"arch": "wgan"}).json()["detail"]
     assert api.get("/readyz").json()["redis"] == "away"
     bring_back()
     eventually(lambda: api.get("/readyz").json()["redis"] == "ok", "redis answers again")
-    assert [job["id"] for job in api.get("/jobs").json()] == [kept]  # what was answered with 503 is not queued
+    assert [job["id"] for job in api.get("/jobs").json()] == [kept]  # a request that got a 503 is not queued
     hosts.worker()
     assert hosts.wait_for_end(kept).state is JobState.SUCCEEDED
 

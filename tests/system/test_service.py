@@ -1,4 +1,4 @@
-"""From a request to a version and a picture, with every part real and full MNIST."""
+"""From a request to a version and a picture, with real parts only and full MNIST."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ EPOCH_SECONDS = 400.0  # an epoch of the slowest network on a busy machine
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("service")) as running:
+    with running_service(tmp_path_factory.mktemp("service"), measured=True) as running:
         yield running
 
 
@@ -50,7 +50,7 @@ def test_a_training_job_becomes_a_version_that_draws_without_a_restart(shared: S
     drawn = shared.api.post("/generate", params={"arch": arch, "version": job["version"], "n": 4})
     assert (drawn.status_code, drawn.headers["X-Version"]) == (200, str(job["version"]))
     default = shared.api.post("/generate", params={"arch": arch, "n": 4})
-    assert default.headers["X-Version"] == "1"  # a trial of one epoch does not displace the shipped one
+    assert default.headers["X-Version"] == "1"  # a version of one epoch does not replace the shipped one
 
 
 def test_a_running_job_is_canceled_and_the_next_one_runs(shared: Service) -> None:

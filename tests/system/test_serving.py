@@ -34,7 +34,7 @@ class Serving:
         return psutil.Process(self.process.popen.pid).children()
 
     def ready(self) -> bool:
-        """Does each of the processes answer? A new connection may be anyone's."""
+        """Whether every process listens, and one answers. A new connection may go to any of them."""
         for child in self.children():
             listening = [one for one in child.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
             if not listening:
@@ -74,11 +74,11 @@ def test_connections_are_spread_over_the_processes_and_one_that_dies_comes_again
         for child in children
     }
     assert sum(held.values()) == 60
-    assert min(held.values()) > 0  # by chance: once in 10¹⁷
+    assert min(held.values()) > 0  # fails by chance once in 10¹⁷ runs
     for client in clients:
         client.close()
     children[0].kill()
-    children[0].wait(PATIENCE_SECONDS)  # or it may still be counted for one that is ready
+    children[0].wait(PATIENCE_SECONDS)  # else it may still count as ready
     with shared.client() as client:
         eventually(lambda: answers(client), "the others answer")
     eventually(shared.ready, "all of them are there again")
@@ -86,7 +86,7 @@ def test_connections_are_spread_over_the_processes_and_one_that_dies_comes_again
 
 
 def test_all_processes_are_in_one_session_and_in_groups_of_their_own(shared: Serving) -> None:
-    """Linux shares time among sessions first, and a terminal's Ctrl-C goes to a group."""
+    """Linux divides CPU time among sessions first, and a terminal's Ctrl-C goes to a whole group."""
     pids = [shared.process.popen.pid, *(child.pid for child in shared.children())]
     assert {os.getsid(pid) for pid in pids} == {pids[0]}
     assert [os.getpgid(pid) for pid in pids] == pids
@@ -113,16 +113,16 @@ def test_a_port_that_is_taken_is_named(shared: Serving, tmp_path: Path) -> None:
 
 
 def test_a_version_that_is_published_is_known_to_every_process(shared: Serving) -> None:
-    """Also in the second before they look at the directory."""
+    """Also before the processes read the directory again, which they do every second."""
     for path in ("/models/dcgan/{}", "/generate?arch=dcgan&n=1&version={}"):
         version = publish(shared.model_dir).version
         for _ in range(20):
-            with shared.client() as client:  # anyone's
+            with shared.client() as client:  # to any process
                 assert client.get(path.format(version)).status_code == 200
 
 
 def test_versions_are_swapped_under_load_and_every_answer_is_of_one(shared: Serving) -> None:
-    """Five better versions come while clients ask for the best one, with seeds that they can ask for again."""
+    """Five better versions appear while clients ask for the best one. A seed makes each answer repeatable."""
     query: dict[str, Any] = {"arch": "dcgan", "n": 40, "seed": 7}
     before = len(versions.find_folders(shared.model_dir))
     answered: list[httpx.Response] = []

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,13 @@ from tests.system.conftest import PARTS, Service, running_service
 END_SECONDS = 10.0
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service for tests that leave it as it was."""
+    with running_service(tmp_path_factory.mktemp("up")) as running:
+        yield running
+
+
 def all_gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
@@ -24,7 +32,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_in_order(service: Service, number: int, training: bool) -> None:
     if training:
-        job_id = service.train(arch="wgan", recipe="book")  # the longest steps there are
+        job_id = service.train(arch="wgan", recipe="book")  # it has the longest steps
         eventually(lambda: service.job(job_id)["step"], "it trains")
     processes = service.everything()
     assert len(processes) >= 5  # supervisor, Valkey, worker, its child, API
@@ -45,12 +53,12 @@ def test_nothing_is_left_when_the_supervisor_is_killed(service: Service) -> None
     eventually(lambda: all_gone(processes), "all are gone")
 
 
-def test_a_second_up_says_who_holds_the_directory(service: Service) -> None:
-    with running(service.folder, "up", **service.environment) as second:
+def test_a_second_up_says_who_holds_the_directory(shared: Service) -> None:
+    with running(shared.folder, "up", **shared.environment) as second:
         assert second.popen.wait(30) == 1
-        assert f"process {service.process.popen.pid} is running on" in second.output
+        assert f"process {shared.process.popen.pid} is running on" in second.output
         assert "DIGITS_STATE_DIR" in second.output
-    assert service.ready()
+    assert shared.ready()
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
@@ -66,17 +74,17 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_dead_child_is_started_again(service: Service, name: str) -> None:
-    child = service.part(name)
+def test_a_dead_child_is_started_again(shared: Service, name: str) -> None:
+    child = shared.part(name)
     assert child is not None
     child.kill()
-    eventually(lambda: f"{name} ended with signal 9; starting it again" in service.output, "it is said")
-    again = eventually(lambda: service.part(name), "there is another one")
+    eventually(lambda: f"{name} ended with signal 9; starting it again" in shared.output, "it is said")
+    again = eventually(lambda: shared.part(name), "there is another one")
     assert again is not None
     assert again.pid != child.pid
-    eventually(service.ready, "all works again")
-    job_id = service.train(arch="vanilla", recipe="book", epochs=1)
-    service.wait_for(job_id, "succeeded")
+    eventually(shared.ready, "all works again")
+    job_id = shared.train(arch="vanilla", recipe="book", epochs=1)
+    shared.wait_for(job_id, "succeeded")
 
 
 def test_the_pauses_of_a_child_that_keeps_dying_grow(service: Service) -> None:
@@ -104,20 +112,20 @@ def test_the_password_is_in_no_log_no_argument_and_no_file(service: Service) -> 
         assert not path.is_file() or password.encode() not in path.read_bytes(), path
 
 
-def test_valkey_listens_on_loopback_alone_and_keeps_an_append_only_file(service: Service) -> None:
-    valkey = service.part("valkey")
+def test_valkey_listens_on_loopback_alone_and_keeps_an_append_only_file(shared: Service) -> None:
+    valkey = shared.part("valkey")
     assert valkey is not None
     listening = [c.laddr.ip for c in valkey.net_connections() if c.status == psutil.CONN_LISTEN]
     assert listening == ["127.0.0.1"]
-    assert list((service.folder / "var" / "valkey" / "appendonlydir").iterdir())
-    assert os.stat(service.folder / "var" / "valkey").st_mode & 0o077 == 0
+    assert list((shared.folder / "var" / "valkey" / "appendonlydir").iterdir())
+    assert os.stat(shared.folder / "var" / "valkey").st_mode & 0o077 == 0
 
 
 def test_jobs_and_versions_outlive_the_service(tmp_path: Path) -> None:
     with running_service(tmp_path) as first:
         done = first.train(arch="vanilla", recipe="book", epochs=1)
         version = first.wait_for(done, "succeeded")["version"]
-        running_job = first.train(arch="vanilla", recipe="book", epochs=4)
+        running_job = first.train(arch="vanilla", recipe="book", epochs=2)
         waiting_job = first.train(arch="vanilla", recipe="book", epochs=1)
         eventually(lambda: first.job(running_job)["step"], "it trains")
     with running_service(tmp_path) as second:

@@ -59,7 +59,7 @@ def test_the_parent_process_does_not_import_torch() -> None:
 def test_a_broker_that_is_away_is_an_error_within_three_seconds(tmp_path: Path, state: str) -> None:
     with running_valkey(tmp_path) as (server, url):
         publisher, store = Publisher(url), JobStore(connect(url))
-        publisher.wake("before")  # connections are open: the harder case
+        publisher.wake("before")  # its connections are open: the harder case
         store.ping()
         assert server.process is not None
         if state == "frozen":

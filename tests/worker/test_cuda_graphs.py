@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("arch", RECIPES["tuned"])
 def test_a_recorded_step_does_what_the_step_does(name: str, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also what changes from step to step: learning rates, latents, when a penalty is due."""
+    """This includes what changes from step to step: learning rates, latents, whether a penalty is due."""
     images = mnist.load(Settings().data_dir)[: 16 * 12]
     recipe = dataclasses.replace(RECIPES[name][arch], epochs=2, batch=16)
     device = torch.device("cuda")

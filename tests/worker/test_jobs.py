@@ -121,7 +121,7 @@ def test_an_ended_job_and_its_events_are_kept_for_a_month(store: JobStore) -> No
     store._redis.delete(*names)
     store._redis.zadd("digits:jobs", {claim.job.id: 0})
     store.reconcile(0, at_once=True)
-    assert store._redis.zcard("digits:jobs") == 0  # nor does the list keep it
+    assert store._redis.zcard("digits:jobs") == 0  # the list does not keep it either
 
 
 def test_a_job_that_was_given_back_can_be_claimed_again_and_the_attempt_does_not_count(store: JobStore) -> None:
@@ -132,7 +132,7 @@ def test_a_job_that_was_given_back_can_be_claimed_again_and_the_attempt_does_not
     assert (job.state, job.attempt, job.lost_leases, job.epoch) == (JobState.QUEUED, 0, 0, 1)
     second = claimed(store, job.id)
     assert second.job.attempt == 1
-    assert second.token != first.token  # the first one, should it wake up, can write nothing
+    assert second.token != first.token  # if the first run wakes up, it can write nothing
     assert store.report(first) is Standing.LOST
 
 
@@ -141,7 +141,7 @@ def let_lease_run_out(store: JobStore, claim: Claim) -> None:
 
 
 def reconcile(store: JobStore, waiting: int = 0) -> list[str]:
-    """A pass some seconds after the last one: Redis was not away."""
+    """A pass as if the last one was a moment ago, so that Redis was not away."""
     now = store._redis.time()
     store._redis.set("digits:reconciled", now[0])
     return store.reconcile(waiting, at_once=True)
@@ -168,11 +168,11 @@ def test_no_lease_is_taken_for_lost_for_a_while_after_redis_was_away(store: JobS
     reconcile(store)
     claim = claimed(store)
     let_lease_run_out(store, claim)
-    store._redis.set("digits:reconciled", store._redis.time()[0] - LEASE_SECONDS)  # the last pass before
+    store._redis.set("digits:reconciled", store._redis.time()[0] - LEASE_SECONDS)  # as if the last pass was then
     assert store.reconcile(0, at_once=True) == []
     assert reconcile(store) == []
     assert 0 <= QUIET_SECONDS - store._redis.ttl("digits:quiet") < 10
-    store._redis.delete("digits:quiet")  # time passes
+    store._redis.delete("digits:quiet")  # as if time has passed
     assert reconcile(store) == [claim.job.id]
 
 
@@ -188,9 +188,9 @@ def test_one_of_many_reconciles_at_a_time(store: JobStore) -> None:
 
 def test_a_queued_job_gets_another_wake_up_only_where_one_is_missing(store: JobStore) -> None:
     job = queue_job(store)
-    assert reconcile(store) == []  # it has just had one
+    assert reconcile(store) == []  # it has just got one
     store._redis.hset(f"digits:job:{job.id}", "woken_at", 0)
-    assert reconcile(store, waiting=1) == []  # it waits in the queue
+    assert reconcile(store, waiting=1) == []  # its wake-up is still in the queue
     assert reconcile(store) == [job.id]
     assert reconcile(store) == []
 
@@ -315,7 +315,7 @@ def test_what_happens_to_a_job_can_be_followed_from_any_event(store: JobStore, v
     claim = claimed(store)
     told = [(1, "epoch", '{"epoch": 1}'), (2, "sample", '{"png": ""}')]
     store.report(claim, {"epoch": 1}, told[:1])
-    store.report(claim, {"epoch": 1}, told)  # again, since the answer was lost
+    store.report(claim, {"epoch": 1}, told)  # again, as if the answer was lost
     store.finish(claim, JobState.SUCCEEDED, version=7)
     events = followed(valkey_url, claim.job.id)
     assert [(event.kind, event.data) for event in events] == [

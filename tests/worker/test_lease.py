@@ -1,4 +1,4 @@
-"""A claimed job while it runs, on a Valkey that is there, away, or not told everything."""
+"""A claimed job while it runs, with a Valkey that answers or is away."""
 
 import multiprocessing
 import signal
@@ -72,7 +72,7 @@ def test_a_cancellation_and_a_loss_are_noticed(store: JobStore) -> None:
         store.cancel(claim.job.id)
         eventually(lease.should_stop, "the cancellation is noticed")
         assert not lease.start_publishing()
-        lease.require()  # it is still held
+        lease.require()  # the job is still held
         store.lose(claim.job.id, "worker")
         with pytest.raises(NotHeldError):
             lease.require()

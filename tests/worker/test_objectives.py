@@ -63,7 +63,7 @@ def test_the_penalty_is_taken_between_real_and_fake() -> None:
     objectives.gradient_penalty(Spy(1.0), torch.ones(1000, 1, 2, 2), torch.zeros(1000, 1, 2, 2))
     (between,) = seen
     share = between.flatten(1)[:, 0]
-    assert between.flatten(1).std(dim=1).max().item() == 0  # one share an image
+    assert between.flatten(1).std(dim=1).max().item() == 0  # one share per image
     assert 0 <= share.min().item() < 0.02
     assert 0.98 < share.max().item() <= 1
     assert share.mean().item() == pytest.approx(0.5, abs=0.05)

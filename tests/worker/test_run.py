@@ -23,7 +23,7 @@ from worker.settings import Settings
 from worker.state import Epoch
 from worker.trainer import Trainer
 
-RUN_SECONDS = 0.15  # about what a run takes that is given its training
+RUN_SECONDS = 0.15  # about the time of a run whose training is faked
 
 
 def never() -> bool:
@@ -31,7 +31,7 @@ def never() -> bool:
 
 
 def run(job_id: str, store: JobStore, settings: Settings, stopping: Callable[[], bool] = never) -> JobState | None:
-    """As the task does."""
+    """Run a job as the task does."""
     return run_job(job_id, store, "worker", settings, stopping)
 
 
@@ -48,7 +48,7 @@ def job(store: JobStore) -> Job:
 
 @pytest.fixture
 def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For those to whom the metrics do not matter, which take as long as the training."""
+    """Skips the metrics, which take as long as the training, in tests that do not need them."""
     monkeypatch.setattr(worker.trainer, "make_measure", lambda *_: lambda G: {"fid": 1.0})
 
 
@@ -70,7 +70,7 @@ def test_a_job_becomes_a_version(store: JobStore, settings: Settings, job: Job) 
     assert after.d_loss is not None
     assert manifest.floors == classifier.facts().floors
     assert list(manifest.metrics) == list(manifest.floors)
-    assert manifest.metrics["fid"] > 20 * manifest.floors["fid"]  # an epoch is not enough
+    assert manifest.metrics["fid"] > 20 * manifest.floors["fid"]  # one epoch is not enough
     assert manifest.classifier_sha256 == classifier.sha256()
     assert after.eta_seconds == 0
     assert list(settings.model_dir.glob(".runs/*")) == []  # nothing is left of a job that has ended
@@ -169,7 +169,7 @@ def test_a_job_that_was_to_be_canceled_while_it_might_have_been_published(
     store.lose(job.id, "worker")
     assert run(job.id, store, settings) is JobState.CANCELED
     assert ended(store, job).state is JobState.CANCELED
-    with pytest.raises(publishing.JobClosedError):  # by a run that has slept in between
+    with pytest.raises(publishing.JobClosedError):  # by a run that slept meanwhile
         publish(settings.model_dir, "vanilla", job=job.id)
     assert list(settings.model_dir.glob("vanilla/[0-9]*")) == []
 
@@ -217,7 +217,7 @@ def test_a_run_that_fails_after_it_lost_the_job_does_not_close_it(
 
     monkeypatch.setattr(Trainer, "publish", lose_and_fail)
     assert run(job.id, store, settings) is None
-    assert publish(settings.model_dir, "vanilla", job=job.id).job == job.id  # by the other one
+    assert publish(settings.model_dir, "vanilla", job=job.id).job == job.id  # by the other run
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -234,7 +234,7 @@ def test_states_of_another_recipe_and_damaged_ones_are_left_out(store: JobStore,
 def test_a_canceled_job_is_never_published_however_the_two_race(
     store: JobStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen to fail where a running job is canceled at once, in jobs.lua: canceled and published."""
+    """This fails if jobs.lua cancels a running job at once: the job is then canceled and published."""
     arch = ARCHS["vanilla"]
     trained = training.Trained(
         arch.generator().state_dict(),
@@ -244,18 +244,18 @@ def test_a_canceled_job_is_never_published_however_the_two_race(
     )
     monkeypatch.setattr(training, "train", lambda **_: trained)
     images = torch.zeros(1, 28, 28, dtype=torch.uint8)
-    monkeypatch.setattr(mnist, "load", lambda *_: images)  # nor is any read, a hundred times
+    monkeypatch.setattr(mnist, "load", lambda *_: images)  # do not read the data a hundred times
     chance = random.Random(0)
     ends = []
     for _ in range(100):
         job, _ = store.create(TrainRequest.model_validate({"arch": "vanilla", "epochs": 1}))
         thread = threading.Thread(target=run, args=(job.id, store, settings))
         thread.start()
-        time.sleep(RUN_SECONDS * chance.random() ** 8)  # mostly early: the way to the publishing is short
+        time.sleep(RUN_SECONDS * chance.random() ** 8)  # mostly early, since a run publishes soon
         store.cancel(job.id)
         thread.join()
         state = ended(store, job).state
         published = publishing.finish_publication(settings.model_dir, "vanilla", job.id)
         assert (state is JobState.SUCCEEDED) == (published is not None)
         ends.append(state)
-    assert set(ends) == {JobState.SUCCEEDED, JobState.CANCELED}  # they did race
+    assert set(ends) == {JobState.SUCCEEDED, JobState.CANCELED}  # each of the two won sometimes

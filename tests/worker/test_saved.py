@@ -18,7 +18,7 @@ def test_the_newest_states_are_kept_and_read_first(tmp_path: Path) -> None:
 
 
 def test_a_state_is_written_whole_or_not_at_all_wherever_its_writer_is_killed(tmp_path: Path) -> None:
-    """Seen to fail where the state is written under its own name."""
+    """This fails if the state is written directly under its final name."""
     for step in itertools.count(1):
         folder = saved.open_folder(tmp_path, str(step))
         saved.write(folder, 1, b"one")

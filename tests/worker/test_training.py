@@ -71,7 +71,7 @@ def test_both_networks_learn(name: str, arch: str, images: torch.Tensor) -> None
 
 
 class ScalarReads(TorchDispatchMode):
-    """Counts the reads of device values by the host, which would wait for the device."""
+    """Counts the host's reads of values on the device. Each read would wait for the device."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -147,7 +147,7 @@ def test_the_average_spans_the_same_share_of_however_many_steps() -> None:
     average = [torch.zeros(1)]
     for number in range(2001):
         schedules._average(0.1, number, average, [torch.full((1,), float(number))])
-        if number in (200, 2000):  # weights that grow with the tenth power: their mean lies at 10/11
+        if number in (200, 2000):  # step t has the weight t⁹, so the mean is 10/11
             assert average[0].item() == pytest.approx(number * 10 / 11, rel=0.01)
 
 
@@ -208,7 +208,7 @@ def test_a_stop_within_an_epoch_gives_the_finished_ones(images: torch.Tensor) ->
 
 
 def states_of(recipe: Recipe, images: torch.Tensor, **callbacks: Any) -> list[bytes]:
-    """The states that a run hands out, as they are saved."""
+    """The states that a run hands out, in their saved form."""
     states: list[bytes] = []
 
     def keep(state: State) -> None:
