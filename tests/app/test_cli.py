@@ -20,10 +20,10 @@ from tests.processes import eventually, running
 from tests.versions import publish
 
 
-def digits(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def digits(folder: Path, *arguments: str, module: str = "app", **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
+        [sys.executable, "-m", module, *arguments],
         env={**inherited, "DIGITS_MODEL_DIR": str(folder / "models"), "COLUMNS": "160", **environment},
         capture_output=True,
         text=True,
@@ -98,7 +98,7 @@ def test_a_bad_setting_is_named_and_not_shown(tmp_path: Path, name: str, value: 
 
 def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> None:
     chosen = ("--arch", "vanilla", "--recipe", "book", "--epochs", "2", "--seed", "0", "--measure-every", "1")
-    result = digits(tmp_path, "train", *chosen)
+    result = digits(tmp_path, "train", *chosen, module="tests.system.host", DIGITS_TEST="few")
     assert result.returncode == 0, result.stderr
     assert "epoch 2/2" in result.stderr
     (version,) = (
@@ -147,7 +147,9 @@ def test_a_signal_before_the_first_epoch_leaves_no_version(tmp_path: Path, numbe
 
 def test_a_signal_after_an_epoch_leaves_a_valid_version(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    with running(tmp_path, "train", "--arch", "vanilla", "--recipe", "book", DIGITS_MODEL_DIR=str(models)) as process:
+    environment = {"DIGITS_MODEL_DIR": str(models), "DIGITS_TEST": "unmeasured"}
+    command = ("train", "--arch", "vanilla", "--recipe", "book")
+    with running(tmp_path, *command, module="tests.system.host", **environment) as process:
         eventually(lambda: "epoch 1/100" in process.output, "an epoch has passed")
         assert process.end(signal.SIGINT) == 0, process.output
         assert "stopping after this step" in process.output
@@ -163,3 +165,4 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
         eventually(lambda: "epoch 2/100" in process.output, "the second epoch is shown")
         for part in ("images/s", "D ", "G ", "0:"):
             assert part in process.output
+        process.popen.kill()  # it has shown what it can; its end would take the metrics

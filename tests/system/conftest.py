@@ -76,10 +76,10 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, *, measured: bool = False) -> Iterator[Service]:
+def running_service(folder: Path, changes: str = "unmeasured") -> Iterator[Service]:
     """Run ``digits up``. A second run in the same folder goes on with the jobs and versions of the first.
 
-    Unless ``measured``, jobs do not take the metrics of their version, which need seconds.
+    ``changes`` are rows of ``tests.system.host.CHANGES``; with none, everything is as users have it.
     """
     port = find_free_port()
     environment = {
@@ -87,10 +87,10 @@ def running_service(folder: Path, *, measured: bool = False) -> Iterator[Service
         "DIGITS_API_PROCESSES": "1",  # test_serving.py tests several
         "DIGITS_STATE_DIR": str(folder / "var"),
         "DIGITS_MODEL_DIR": str(folder / "models"),
-        "DIGITS_TEST": "" if measured else "unmeasured",
+        "DIGITS_TEST": changes,
     }
     with (
-        running(folder, "up", module="app" if measured else "tests.system.host", **environment) as process,
+        running(folder, "up", module="tests.system.host" if changes else "app", **environment) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as api,
     ):
         service = Service(folder, process, api, environment)

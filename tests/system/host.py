@@ -8,6 +8,7 @@
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from app.cli import main
@@ -21,16 +22,31 @@ def _script(old: str, new: str) -> None:
     jobs._SCRIPT = jobs._SCRIPT.replace(old, new)
 
 
+def _trains() -> bool:
+    """Whether this process trains, and so loads torch anyway: a training child, or ``digits train``."""
+    return __name__ != "__main__" or sys.argv[1:2] == ["train"]
+
+
 def _unmeasured() -> None:
     """Skip the metrics of the finished generator, which take as long as a short training."""
-    if __name__ == "__main__":
-        from app.processes import up
-
-        up.COMMAND = [sys.executable, "-m", "tests.system.host"]
-    else:  # in the training child, which has torch anyway
+    if _trains():
         from worker import trainer
 
         trainer.make_measure = lambda recipe, data_dir: lambda G: {"fid": 1.0}
+
+
+def _few() -> None:
+    """Train on the first tenth of MNIST."""
+    if _trains():
+        from models import mnist
+
+        load = mnist.load
+
+        def load_few(data_dir: Path, name: str = mnist.TRAIN_IMAGES) -> Any:
+            images = load(data_dir, name)
+            return images[: len(images) // 10]
+
+        mnist.load = load_few
 
 
 def _quick() -> None:
@@ -76,6 +92,7 @@ def _no_timeouts() -> None:
 
 
 CHANGES: Mapping[str, Callable[[], None]] = {
+    "few": _few,
     "unmeasured": _unmeasured,
     "quick": _quick,
     "late": _late,
@@ -97,4 +114,7 @@ for name in filter(None, os.environ.get("DIGITS_TEST", "").split(",")):
     CHANGES[name]()
 
 if __name__ == "__main__":  # not in the training child, which imports its parent's main module
+    from app.processes import up
+
+    up.COMMAND = [sys.executable, "-m", "tests.system.host"]
     main()
