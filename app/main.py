@@ -81,9 +81,10 @@ def create_app(settings: ApiSettings) -> Application:
         summary="Handwritten digits on demand, drawn by GANs, and training of the GANs that draw them.",
         version=version("digits"),
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it looks for a receiver per request
     )
-    for part in ROUTES:
-        app.router.routes.extend(part.router.routes)  # include_router() would search twice per request
+    # Before the pages of FastAPI, and not by include_router(), which would search twice per request.
+    app.router.routes[:0] = [route for part in ROUTES for route in part.router.routes]
     return app
 
 

@@ -1,6 +1,6 @@
 """A fast writer of grey PNG files.
 
-For the same pixels, Pillow takes ten times as long and writes more bytes: docs/measurements.md.
+For the same pixels, Pillow takes ten times as long and writes more bytes: docs/trials.md.
 """
 
 import struct

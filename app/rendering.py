@@ -9,7 +9,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,11 +98,18 @@ def render_json(picture: Picture) -> bytes:
     return json.dumps(document).encode()
 
 
-FORMATS: dict[str, Callable[[Picture], bytes]] = {
+FORMATS: Mapping[str, Callable[[Picture], bytes]] = {
     "image/png": render_png,
     "image/webp": render_webp,
     "application/zip": render_zip,
     "application/json": render_json,
+}
+
+EXTENSIONS: Mapping[str, str] = {  # of a file's name → the media type; not all systems know WebP's
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".zip": "application/zip",
+    ".json": "application/json",
 }
 
 

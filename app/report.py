@@ -63,7 +63,8 @@ def make_table(runs: Sequence[Run]) -> str:
     for run in runs:
         said = run.manifest
         figures = [f"{said.metrics[name]:.3f}" if name in said.metrics else "" for name in floors]
-        colab = f"{COLAB_SECONDS[said.arch]:,} for 100 epochs" if said.recipe_name == "book" else ""
+        seconds = COLAB_SECONDS.get(said.arch) if said.recipe_name == "book" else None
+        colab = f"{seconds:,} for 100 epochs" if seconds else ""
         facts = [said.arch, said.recipe_name, str(said.epochs), *figures, f"{said.wall_seconds:,.0f}", colab]
         lines.append("| " + " | ".join(facts) + " |")
     lines.append("| real images | | | " + " | ".join(f"{floor:.3f}" for floor in floors.values()) + " | | |")

@@ -29,7 +29,7 @@ class Arch:
     discriminator: Callable[[bool], nn.Sequential]  # takes: does it end in a Sigmoid?
     latent_shape: tuple[int, ...]  # what the generator takes
     image_shape: tuple[int, ...]  # what the generator gives and the discriminator takes
-    bfloat16: bool  # is training faster with it if the hardware has it? see docs/measurements.md
+    bfloat16: bool  # is training faster with it if the hardware has it? see docs/trials.md
 
 
 # fmt: off

@@ -1,7 +1,7 @@
 """Fast drawing: latents → generator → grey levels, in passes of a few fixed sizes.
 
 On the CPU a pass is a few matrix products, on CUDA a recorded graph. docs/measurements.md shows what
-this gains, and what else was tried.
+this gains, docs/trials.md what else was tried.
 """
 
 import logging

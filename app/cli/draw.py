@@ -1,7 +1,6 @@
 """``digits generate`` and ``digits samples``: write pictures to files, without a server."""
 
 import asyncio
-import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,11 +102,11 @@ def _load_version(arch: str, version: str | None) -> "LoadedVersion":
 
 
 def _choose_format(output: Path) -> str:
-    from app.rendering import FORMATS
+    from app.rendering import EXTENSIONS
 
-    media_type = mimetypes.guess_type(output.name)[0]
-    if media_type not in FORMATS:
-        fail(f"{output} has an unknown extension: use .png, .webp, .zip or .json")
+    media_type = EXTENSIONS.get(output.suffix.lower())
+    if media_type is None:
+        fail(f"{output} has an unknown extension: use {', '.join(EXTENSIONS)}")
     if not output.parent.is_dir():
         fail(f"there is no folder {output.parent}")
     return media_type

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.console import fail, out
-from worker.settings import STATE_DIR, Settings
+from worker.settings import Settings
 
 if TYPE_CHECKING:
     from app.generators import Generators
@@ -54,7 +54,9 @@ def models() -> None:
 
 @commands.command(epilog="Example: `digits report --output docs/report`")
 def report(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = STATE_DIR / "report",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The folder to write to. Default: report in DIGITS_STATE_DIR.")
+    ] = None,
 ) -> None:
     """Compare the trained versions: samples, learning curves, FID against time, all metrics.
 
@@ -62,8 +64,9 @@ def report(
     """
     from app import report
 
+    settings = Settings()
     try:
-        written = report.write_report(report.find_runs(Settings().model_dir), output)
+        written = report.write_report(report.find_runs(settings.model_dir), output or settings.state_dir / "report")
     except OSError as error:
         fail(f"cannot write the report: {error}")
     for path in written:

@@ -44,7 +44,7 @@ class DirectRoute(APIRoute):
 
     The endpoint is ``async (query model, request, accept) -> Response``. It gets no dependencies, and
     its return value is not converted. That saves more time than a small picture takes to draw:
-    docs/measurements.md. Requests still pass through all layers of ``app.main``.
+    docs/trials.md. Requests still pass through all layers of ``app.main``.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.dependencies import get_resources
+from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError
 from app.generators import LATEST, LoadedVersion
 from app.rendering import FORMATS, make_encoder
@@ -57,37 +57,39 @@ router = APIRouter(tags=["generate"], route_class=DirectRoute)
 @router.post("/generate", response_class=Response, responses=_ANSWERS)
 async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """Draw ``n`` digits. ``Accept`` chooses PNG or WebP (a grid), ZIP (one PNG per image) or JSON."""
-    media_type = _choose_format(accept)
-    return await _draw(order, request, media_type, await _find_version(order, request))
+    resources, media_type = await get_resources(request), _choose_format(accept)
+    return await _draw(order, request, resources, media_type, await _find_version(order, resources))
 
 
 @router.get("/generate", response_class=Response, responses={**_ANSWERS, 304: {"description": "not changed"}})
 async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """As POST. An answer can be cached if a seed is given, and for a year if a version number is given too."""
-    media_type = _choose_format(accept)
-    loaded = await _find_version(order, request)
+    resources, media_type = await get_resources(request), _choose_format(accept)
+    loaded = await _find_version(order, resources)
     if order.seed is None:
-        response = await _draw(order, request, media_type, loaded)
+        response = await _draw(order, request, resources, media_type, loaded)
         response.headers["Cache-Control"] = "no-store"
         return response
     etag = _make_etag(order, media_type, loaded)
     if _matches(request.headers.get("if-none-match"), etag):
         response = Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"Vary": "Accept"})
     else:
-        response = await _draw(order, request, media_type, loaded)
+        response = await _draw(order, request, resources, media_type, loaded)
     response.headers["ETag"] = etag
     may_change = order.version in (None, LATEST)  # another version may be chosen soon
     response.headers["Cache-Control"] = "public, max-age=60" if may_change else "public, max-age=31536000, immutable"
     return response
 
 
-async def _find_version(order: Order, request: Request) -> LoadedVersion:
-    generators = (await get_resources(request)).generators
+async def _find_version(order: Order, resources: Resources) -> LoadedVersion:
+    generators = resources.generators
     return await generators.find(generators.get, order.arch, order.version)
 
 
-async def _draw(order: Order, request: Request, media_type: str, loaded: LoadedVersion) -> Response:
-    resources, manifest = await get_resources(request), loaded.manifest
+async def _draw(
+    order: Order, request: Request, resources: Resources, media_type: str, loaded: LoadedVersion
+) -> Response:
+    manifest = loaded.manifest
     first = seeds.make_fresh() if order.seed is None else order.seed
     each = range(first, first + order.n)
     encode = make_encoder(media_type, manifest, each, scale=order.scale, columns=order.columns)
@@ -127,7 +129,7 @@ def _choose_format(accept: str) -> str:
     Raises:
         NotAcceptableError: none fits.
     """
-    supported = list(reversed(FORMATS))  # if several fit equally, mimeparse takes the last
+    supported = list(reversed(list(FORMATS)))  # if several fit equally, mimeparse takes the last
     try:
         chosen: str = mimeparse.best_match(supported, accept)
     except mimeparse.MimeTypeParseException:
