@@ -82,9 +82,12 @@ class Engine:
         sets its result or exception, the engine does not draw the rest of the images.
 
         Raises:
+            ValueError: ``seeds`` is empty.
             EngineBusyError: too much is waiting.
         """
         n = len(seeds)
+        if n == 0:
+            raise ValueError("there are no seeds to draw")
         with self._changed:
             if self._images + n > MAX_IMAGES or self._requests >= MAX_REQUESTS:
                 seconds = max(1, math.ceil(self._images * self._image_seconds / len(self._threads)))
@@ -106,7 +109,8 @@ class Engine:
                     request.answer.cancel()
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join()
+            if thread.ident:  # it was started
+                thread.join()
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # the engine's own threads use all cores

@@ -27,6 +27,7 @@ from fastapi.responses import JSONResponse
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.engine import EngineBusyError
 from app.generators import UnknownVersionError
@@ -46,10 +47,8 @@ class ServiceError(HTTPException):
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
-    def __init__(
-        self, detail: str, *, field: str | None = None, bound: Any = None, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(self.status, detail, dict(headers or {}))
+    def __init__(self, detail: str, *, field: str | None = None, bound: Any = None) -> None:
+        super().__init__(self.status, detail)
         self.errors = [_name_field(field, detail, bound)] if field else []
 
 
@@ -114,12 +113,12 @@ class Problem(JSONResponse):
         super().__init__(body, status, headers)
 
 
-def answer(error: Exception) -> Problem:
-    """The response for any error. An unexpected error is logged and becomes a 500."""
+def answer(error: Exception, call: str) -> Problem:
+    """The response for any error of ``call``, as ``GET /models``. An unexpected error is logged and becomes a 500."""
     for kind, translate in _TRANSLATIONS.items():
         if isinstance(error, kind):
             return translate(error)
-    logger.error("unexpected error", exc_info=error)
+    logger.error("unexpected error of %s", call, exc_info=error)
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the service has the reason")
 
 
@@ -147,6 +146,11 @@ def _translate_redis(error: Exception) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, REDIS_AWAY)
 
 
+def _answer_nobody(error: Exception) -> Problem:
+    """The client has gone: no log line, and nobody reads the answer."""
+    return Problem(HTTPStatus.GATEWAY_TIMEOUT, "the client has gone")
+
+
 # The first row whose class matches the error decides the answer.
 _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     HTTPException: _translate_http,
@@ -155,7 +159,8 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     ImpossiblePictureError: lambda error: _translate_http(UnprocessableError(str(error), field="scale")),
     EngineBusyError: _translate_busy,
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
-    ClientGoneError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),  # nobody reads it
+    ClientGoneError: _answer_nobody,
+    ClientDisconnect: _answer_nobody,  # Starlette's, while the body is read
     KeyReusedError: lambda error: _translate_http(
         UnprocessableError("this key was used before with another body; use a new key", field="Idempotency-Key")
     ),

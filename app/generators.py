@@ -41,7 +41,7 @@ class UnknownVersionError(Exception):
         self.loaded = list(loaded)
 
 
-class State(StrEnum):
+class EntryState(StrEnum):
     """Whether a version can draw."""
 
     LOADED = "loaded"
@@ -80,8 +80,8 @@ class Entry:
     is_default: bool = False  # it is used if a request names no version
 
     @property
-    def state(self) -> State:
-        return State.LOADED if self.loaded else State.REJECTED
+    def state(self) -> EntryState:
+        return EntryState.LOADED if self.loaded else EntryState.REJECTED
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ class Generators:
         if version is None or version == LATEST:
             raise UnknownVersionError(f"no version of {arch} is loaded", field="arch")
         entry = self.get_entry(arch, version)
+        if entry.loaded:  # since a moment ago
+            return entry.loaded
         raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
 
     def get_entry(self, arch: str, version: str | None) -> Entry:

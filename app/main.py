@@ -11,6 +11,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from typing import Any, NoReturn
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
@@ -50,6 +51,12 @@ class Application(FastAPI):
             app = layer(app)
         return app
 
+    def add_middleware(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("add a row to LAYERS in app/main.py")
+
+    def add_exception_handler(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("add a row to _TRANSLATIONS in app/errors.py")
+
 
 def create_app(settings: ApiSettings) -> Application:
     """The API over one model directory and, if one is configured, one Redis.
@@ -64,17 +71,15 @@ def create_app(settings: ApiSettings) -> Application:
         generators = Generators(settings.model_dir, where)
         await asyncio.to_thread(generators.refresh)
         engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
-        async with _open_job_queue(settings) as job_queue:
+        async with contextlib.AsyncExitStack() as stack:
+            job_queue = _open_job_queue(settings, stack)
             app.state.resources = Resources(generators, engine, settings.deadline_seconds, job_queue)
             gc.collect()
             gc.freeze()  # what is loaded stays: each collection that searched it blocked all answers for 0.1 s
+            stack.callback(engine.close)
             engine.start()
-            watcher = asyncio.create_task(_keep_fresh(generators))
-            try:
-                yield
-            finally:
-                watcher.cancel()
-                engine.close()
+            stack.callback(asyncio.create_task(_keep_fresh(generators)).cancel)
+            yield
 
     app = Application(
         title="digits",
@@ -88,22 +93,18 @@ def create_app(settings: ApiSettings) -> Application:
     return app
 
 
-@contextlib.asynccontextmanager
-async def _open_job_queue(settings: ApiSettings) -> AsyncIterator[JobQueue | None]:
-    """The connections to the worker, and a reconciler beside them; None if no Redis is configured."""
+def _open_job_queue(settings: ApiSettings, stack: contextlib.AsyncExitStack) -> JobQueue | None:
+    """The connections to the worker, and a reconciler beside them, which ``stack`` closes; None without a Redis."""
     if settings.redis_url is None:
-        yield None
-        return
+        return None
     url = settings.require_redis()
     queue = JobQueue(JobStore(connect(url)), Publisher(url), connect_to_events(url))
+    stack.push_async_callback(queue.events.aclose)
+    stack.callback(queue.publisher.close)
     reconciler = Reconciler(url, settings.model_dir)
+    stack.callback(reconciler.close)
     reconciler.start()
-    try:
-        yield queue
-    finally:
-        reconciler.close()
-        queue.publisher.close()
-        await queue.events.aclose()
+    return queue
 
 
 async def _keep_fresh(generators: Generators) -> None:

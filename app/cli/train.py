@@ -57,7 +57,7 @@ def train(
         trainer = Trainer(settings, arch=arch, recipe=recipe, epochs=epochs, seed=seed)
     except (OSError, device.UnavailableDeviceError, mnist.DatasetError) as error:
         fail(str(error))
-    with _training_bar() as bar:
+    with _make_bar() as bar:
         try:
             trained = trainer.train(on_progress=_Display(bar), should_stop=stop, measure_every=measure_every)
         except TrainingError as error:
@@ -105,7 +105,7 @@ def train_classifier(
     except mnist.DatasetError as error:
         fail(str(error))
     began = time.perf_counter()
-    with _training_bar() as bar:
+    with _make_bar() as bar:
         task = bar.add_task("training", total=None, epoch="", losses="", speed="")
         trained = classifier.train(
             images,
@@ -175,7 +175,7 @@ class _StopOnInterrupt:
         return self.requested
 
 
-def _training_bar() -> Progress:
+def _make_bar() -> Progress:
     return Progress(
         TextColumn("{task.fields[epoch]}"),
         BarColumn(),

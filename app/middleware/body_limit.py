@@ -23,7 +23,7 @@ class BodyLimit:
             return
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY_BYTES:
-                raise _too_large()
+                raise _make_error()
         received = 0
 
         async def receive_counted() -> Message:
@@ -31,11 +31,11 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise _too_large()
+                raise _make_error()
             return message
 
         await self._app(scope, receive_counted, send)
 
 
-def _too_large() -> TooLargeError:
+def _make_error() -> TooLargeError:
     return TooLargeError(f"the body has more than {MAX_BODY_BYTES} bytes", field="body", bound={"le": MAX_BODY_BYTES})

@@ -27,4 +27,4 @@ class Problems:
         except Exception as error:
             if begun:
                 raise
-            await errors.answer(error)(scope, receive, send)
+            await errors.answer(error, f"{scope['method']} {scope['path']}")(scope, receive, send)

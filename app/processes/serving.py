@@ -45,7 +45,7 @@ def serve(settings: ApiSettings) -> None:
     require_free(settings.host, settings.port)
     told = {"DIGITS_HOST": settings.host, "DIGITS_PORT": settings.port, "DIGITS_API_PROCESSES": settings.processes}
     environment = {name: str(value) for name, value in told.items()}
-    command = [sys.executable, "-m", "app.processes.serving"]
+    command = [sys.executable, "-P", "-m", "app.processes.serving"]
     children = [
         Child(f"api {number}", command, GRACE_SECONDS, environment) for number in range(1, settings.processes + 1)
     ]

@@ -22,7 +22,7 @@ from app.settings import ApiSettings
 
 logger = logging.getLogger(__name__)
 
-COMMAND = [sys.executable, "-m", "app"]  # digits
+COMMAND = [sys.executable, "-P", "-m", "app"]  # digits; -P: whatever modules the current folder has
 LOOK_SECONDS = 0.1  # for one answer while the API starts
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # the address to ask if the service listens on all

@@ -31,9 +31,9 @@ class JsonRoute(APIRoute):
                 detail = f"the body is {media_type or 'of no media type'}; send {JSON}"
                 raise UnsupportedMediaError(detail, field="Content-Type", bound=JSON)
             try:
-                json.loads((await request.body()).decode())
+                json.loads(await request.body())
             except (ValueError, RecursionError):
-                raise UnprocessableError("the body is not JSON in UTF-8", field="body") from None
+                raise UnprocessableError("the body is not JSON", field="body") from None
             return await handle(request)
 
         return check_and_handle
@@ -49,6 +49,8 @@ class DirectRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
+        if self.dependant.dependencies or len(self.dependant.query_params) != 1:
+            raise TypeError(f"{path}: a DirectRoute has one query model and no dependencies; guards are layers")
         (query,) = self.dependant.query_params
         parse = _make_parser(cast("type[BaseModel]", query.field_info.annotation))
 

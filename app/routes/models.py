@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from app.dependencies import GeneratorsDep
 from app.errors import NotFoundError
-from app.generators import Entry, Source, State
+from app.generators import Entry, EntryState, Source
 from models.archs import ARCHS
 from models.manifest import Manifest
 
@@ -19,7 +19,7 @@ class Version(BaseModel):
 
     arch: str
     version: int
-    state: State
+    state: EntryState
     reason: str | None = None  # why it is rejected, or what happened to its files after it was loaded
     source: Source
     default: bool  # used if a request names no version

@@ -42,7 +42,6 @@ def mark(name: str) -> type:
     return Mark
 
 
-main.LAYERS = (Report, *(part for layer in main.LAYERS for part in (layer, mark(layer.__name__))))  # type: ignore[assignment]
-
-if __name__ == "__main__":
+if __name__ == "__main__":  # and not in a test process that imports NAMES
+    main.LAYERS = (Report, *(part for layer in main.LAYERS for part in (layer, mark(layer.__name__))))  # type: ignore[assignment]
     cli.main()

@@ -233,6 +233,18 @@ def test_seeds_may_come_in_any_order_and_more_than_once() -> None:
     asyncio.run(ask())
 
 
+def test_no_seeds_are_an_error_that_harms_nobody() -> None:
+    async def ask() -> None:
+        version: Any = Scripted()
+        version.may_draw.set()
+        async with running() as engine:
+            with pytest.raises(ValueError, match="no seeds"):
+                engine.submit(version, [], seeds_of)
+            assert await engine.submit(version, [5], seeds_of) == bytes([5])
+
+    asyncio.run(ask())
+
+
 def test_pixels_land_where_they_belong() -> None:
     async def ask() -> None:
         generator: Any = Scripted()

@@ -1,11 +1,17 @@
 """What bad input gets: a problem that names the field and the bound, and never a 500."""
 
-from collections.abc import Iterator
-from typing import Any
+import asyncio
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import main
+from app.middleware.problems import Problems
+from app.settings import ApiSettings
 from models.seeds import MAX_SEED
 from worker.jobs import MAX_EPOCHS
 
@@ -168,3 +174,53 @@ def test_a_bad_limit(api: httpx.Client, limit: str) -> None:
 def test_a_key_that_is_too_long(api: httpx.Client) -> None:
     headers = {"Idempotency-Key": "k" * 201}
     problem(api.post("/train", json={"arch": "wgan"}, headers=headers), 422, "idempotency-key")
+
+
+def ask(app: ASGIApp, receive: Receive, method: str = "POST", path: str = "/train") -> list[Message]:
+    """The messages that answer one request, in this process."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+    asyncio.run(cast("Coroutine[Any, Any, None]", app(scope, receive, send)))
+    return sent
+
+
+async def go_away() -> Message:
+    return {"type": "http.disconnect"}
+
+
+@pytest.fixture
+def app(model_dir: Path) -> main.Application:
+    return main.create_app(ApiSettings(model_dir=model_dir, device="cpu"))
+
+
+def test_a_client_that_goes_while_it_sends_its_body_is_no_error(
+    app: main.Application, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(app, go_away)
+    assert caplog.text == ""
+
+
+def test_an_unexpected_error_is_a_500_and_the_log_says_of_what(
+    app: main.Application, caplog: pytest.LogCaptureFixture
+) -> None:
+    (start, body) = ask(app, go_away, "GET", "/models")  # the application was never started: it has no resources
+    assert start["status"] == 500
+    assert b"resources" not in body["body"]
+    assert "unexpected error of GET /models" in caplog.text
+    assert "AttributeError" in caplog.text
+
+
+def test_an_error_after_the_answer_has_begun_cuts_it() -> None:
+    """Or the client would take a part for the whole."""
+
+    async def begin_and_fail(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError("missing")
+
+    with pytest.raises(KeyError):
+        ask(Problems(begin_and_fail), go_away)

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Depends
+from starlette.middleware.gzip import GZipMiddleware
 
 from app import main
+from app.dependencies import get_resources
 from app.engine import Engine
+from app.routes.classes import DirectRoute
+from app.routes.generate import post_generate
 from app.settings import ApiSettings
 from tests.app.layered import NAMES
 from tests.processes import running_api
@@ -51,6 +56,16 @@ def test_a_layer_may_refuse_what_the_others_then_never_see(layered: httpx.Client
         answer = layered.post(path, content=b" " * (64 * 1024 + 1))
         assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
         assert answer.headers["x-passed"] == "Problems"
+
+
+def test_what_would_stand_beside_the_layers_is_refused(model_dir: Path) -> None:
+    app = main.create_app(ApiSettings(model_dir=model_dir, device="cpu"))
+    with pytest.raises(TypeError, match="LAYERS"):
+        app.add_middleware(GZipMiddleware)
+    with pytest.raises(TypeError, match="_TRANSLATIONS"):
+        app.add_exception_handler(ValueError, lambda *_: None)
+    with pytest.raises(TypeError, match="guards are layers"):
+        DirectRoute("/generate", post_generate, dependencies=[Depends(get_resources)])
 
 
 def test_nothing_runs_before_it_is_started(model_dir: Path, valkey_url: str) -> None:

@@ -128,8 +128,10 @@ def test_jobs_and_versions_outlive_the_service(tmp_path: Path) -> None:
         running_job = first.train(arch="vanilla", recipe="book", epochs=2)
         waiting_job = first.train(arch="vanilla", recipe="book", epochs=1)
         eventually(lambda: first.job(running_job)["step"], "it trains")
+        assert first.job(running_job)["ended_at"] is None
     with running_service(tmp_path) as second:
         assert second.job(done)["version"] == version
         assert second.api.get(f"/models/vanilla/{version}").status_code == 200
+        assert second.job(running_job)["lost_leases"] == 0  # it was given back
         versions = [second.wait_for(job_id, "succeeded")["version"] for job_id in (running_job, waiting_job)]
         assert sorted([version, *versions]) == [version, version + 1, version + 2]
