@@ -184,10 +184,10 @@ class JobStore:
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         self.ping()  # ask first: a frozen Redis would run the change after it wakes up
-        before, record = self._change("create", fields["id"], idempotency_key or "", fingerprint, *_flat(fields))
+        before, record = self._change("create", fields["id"], idempotency_key or "", fingerprint, *_flatten(fields))
         if before not in ("", fingerprint):
             raise KeyReusedError
-        return _job(record), not before
+        return _parse_job(record), not before
 
     def get(self, job_id: str) -> Job | None:
         """The job with this id, or None."""
@@ -199,12 +199,12 @@ class JobStore:
         state = self._redis.hget(_JOB + job_id, "state")
         return None if state is None else state not in (JobState.QUEUED, JobState.RUNNING)
 
-    def last_event(self, job_id: str) -> tuple[str, str] | None:
+    def get_last_event(self, job_id: str) -> tuple[str, str] | None:
         """Id and kind of the newest event of a job."""
         entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_EVENTS + job_id, count=1))
         return (entries[0][0], entries[0][1]["kind"]) if entries else None
 
-    def newest(self, limit: int) -> list[Job]:
+    def list_newest(self, limit: int) -> list[Job]:
         """Up to ``limit`` jobs, newest first."""
         ids = cast("list[str]", self._redis.zrevrange("digits:jobs", 0, limit - 1))
         with self._redis.pipeline(transaction=False) as pipe:
@@ -220,7 +220,7 @@ class JobStore:
         self.ping()  # as in create
         token = uuid.uuid4().hex
         record = self._change("claim", job_id, holder, token)
-        return Claim(_job(record), token, "publishing" in _fields(record)) if record else None
+        return Claim(_parse_job(record), token, "publishing" in _to_dict(record)) if record else None
 
     def report(
         self, claim: Claim, fields: Mapping[str, float] | None = None, events: Iterable[tuple[int, str, str]] = ()
@@ -230,7 +230,7 @@ class JobStore:
         An event is (its number in this run, from 1; its kind; its data as JSON). An event is not
         recorded again if an earlier call has recorded it but its answer was lost.
         """
-        flat = _flat(fields or {})
+        flat = _flatten(fields or {})
         told = [part for event in events for part in event]
         return Standing(self._change("report", claim.job.id, claim.token, len(flat), *flat, *told))
 
@@ -240,7 +240,7 @@ class JobStore:
 
     def finish(self, claim: Claim, state: JobState, **facts: int | str) -> bool:
         """Record that a claimed job has ended. False, and nothing is recorded, if another run has the job."""
-        return bool(self._change("finish", claim.job.id, claim.token, state.value, *_flat(facts)))
+        return bool(self._change("finish", claim.job.id, claim.token, state.value, *_flatten(facts)))
 
     def give_back(self, claim: Claim) -> bool:
         """Return a claimed job to the queue; the attempt does not count. False if another run has the job."""
@@ -257,7 +257,7 @@ class JobStore:
         """
         self.ping()  # as in create
         record = self._change("cancel", job_id)
-        return _job(record) if record else None
+        return _parse_job(record) if record else None
 
     def reconcile(self, waiting: int, *, at_once: bool = False) -> list[str]:
         """Put jobs with expired leases back into the queue; return the ids of jobs that need a wake-up.
@@ -297,13 +297,13 @@ async def follow(redis: AsyncRedis, job_id: str, after: str) -> AsyncIterator[Ev
                     return
 
 
-def _fields(record: list[str]) -> dict[str, str]:
+def _to_dict(record: list[str]) -> dict[str, str]:
     return dict(zip(record[::2], record[1::2], strict=True))
 
 
-def _job(record: list[str]) -> Job:
-    return Job.model_validate(_fields(record))
+def _parse_job(record: list[str]) -> Job:
+    return Job.model_validate(_to_dict(record))
 
 
-def _flat(fields: Mapping[str, Any]) -> list[Any]:
+def _flatten(fields: Mapping[str, Any]) -> list[Any]:
     return [part for name, value in fields.items() if value is not None for part in (name, value)]

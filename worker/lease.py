@@ -94,7 +94,7 @@ class Lease:
             self._report()
             return self.standing is not Standing.LOST
 
-        return self._patiently(ask, False)
+        return self._ask_patiently(ask, False)
 
     def start_publishing(self) -> bool:
         """Whether the run may publish; waits for Redis, since only Redis knows."""
@@ -106,19 +106,19 @@ class Lease:
                 self.may_be_published |= self._publishing
                 return self._publishing
 
-        return not self._stopping() and self._patiently(ask, False)
+        return not self._stopping() and self._ask_patiently(ask, False)
 
     def finish(self, state: JobState, **facts: int | str) -> bool:
         """Record the end of the job. False if another run has it, or nothing was recorded. Waits for Redis."""
         with self._lock:
             self._over.set()
-            return self._patiently(lambda: self._finish(state, facts), False)
+            return self._ask_patiently(lambda: self._finish(state, facts), False)
 
     def give_back(self) -> bool:
         """Return the job to the queue. False if another run has it. Without Redis, its lease will run out."""
         with self._lock:
             self._over.set()
-            return self._patiently(self._give_back, False)
+            return self._ask_patiently(self._give_back, False)
 
     def _finish(self, state: JobState, facts: Mapping[str, int | str]) -> bool:
         self._flush()
@@ -128,7 +128,7 @@ class Lease:
         self._flush()
         return self._store.give_back(self._claim)
 
-    def _patiently(self, ask: Callable[[], T], otherwise: T) -> T:
+    def _ask_patiently(self, ask: Callable[[], T], otherwise: T) -> T:
         """Ask until Redis answers. If the worker ends before that, return ``otherwise``."""
         while True:
             try:

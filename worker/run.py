@@ -60,12 +60,12 @@ def _attempt(lease: Lease, settings: Settings) -> tuple[JobState, Facts]:
         else:
             end, facts = JobState.FAILED, {"error": _describe(error)}
     if end is not JobState.QUEUED and lease.may_be_published and lease.is_held():
-        from models import publishing
-
         try:
+            from models import publishing
+
             if version := publishing.close_job(settings.model_dir, job.arch, job.id):
                 return JobState.SUCCEEDED, {"version": version.version}
-        except OSError as error:
+        except Exception as error:
             logger.warning("cannot close job %s: %s", job.id, error)
     return end, facts
 

@@ -41,13 +41,13 @@ def write(folder: Path, steps: int, data: bytes) -> None:
         OSError: it cannot be written; the earlier states remain.
     """
     files.replace(folder / f"state-{steps:09}.pt", data)
-    for old in _newest_first(folder)[KEPT:]:
+    for old in _list_newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
 
 
 def read(folder: Path) -> Iterator[bytes]:
     """The states, newest first, without those that cannot be read."""
-    for path in _newest_first(folder):
+    for path in _list_newest_first(folder):
         try:
             yield path.read_bytes()
         except OSError as error:
@@ -70,5 +70,5 @@ def sweep(model_dir: Path, has_ended: Callable[[str], bool | None]) -> None:
             remove(model_dir, folder.name)
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def _list_newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("state-*.pt"), reverse=True)

@@ -64,7 +64,7 @@ class Schedules:
             self._take_statistics(self.average)
 
     @contextmanager
-    def drawing(self) -> Iterator[nn.Module]:
+    def use_generator(self) -> Iterator[nn.Module]:
         """The published generator, in eval mode inside the ``with`` block."""
         G = self.published_generator
         training = G.training

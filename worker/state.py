@@ -56,7 +56,7 @@ class Clock:
         self._began, self._epoch_began = now - seconds, now - epoch_seconds
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def pause(self) -> Iterator[None]:
         seconds, epoch_seconds = self.seconds, self.epoch_seconds
         yield
         self.go_on(seconds, epoch_seconds)
@@ -81,7 +81,7 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
         "recipe": asdict(networks.recipe),
         "seed": seed,
         "number": position.number,
-        "order": position.order,
+        "order": torch.arange(0) if position.order is None else position.order,  # as earlier releases have it
         "sums": position.sums,
         "seconds": position.clock.seconds,
         "epoch_seconds": position.clock.epoch_seconds,
@@ -102,8 +102,7 @@ def restore_state(state: State, networks: Networks, schedules: Schedules, positi
     """Put a run back where it was when the state was taken. The state must fit (:func:`fits`)."""
     device = networks.device
     position.number = state["number"]
-    order = state["order"]
-    position.order = order.to(device) if order is not None and len(order) else None  # earlier releases: empty
+    position.order = state["order"].to(device) if len(state["order"]) else None
     position.sums.copy_(state["sums"])
     position.history = [Epoch(**epoch) for epoch in state["history"]]
     position.samples = list(state["samples"])

@@ -84,7 +84,7 @@ def train(
     """
     if len(images) < recipe.batch:
         raise TrainingError(f"{len(images)} images do not fill one batch of {recipe.batch}")
-    with _seeded(seed, device):
+    with _seed_torch(seed, device):
         run = _Run(recipe, images.to(device), seed, device)
         if resume:
             run.resume(resume)
@@ -99,11 +99,11 @@ def train(
                 if time.perf_counter() - run.state_at > STATE_SECONDS:
                     run.hand_out(on_state)
                 run.take_step(real)
-                on_progress(run.progress(epoch))
+                on_progress(run.describe(epoch))
             trained = run.end_epoch(epoch)
             run.hand_out(on_state)
             run.measure_if_due(measure, measure_every)
-            on_progress(run.progress(epoch))
+            on_progress(run.describe(epoch))
         return trained
 
 
@@ -154,7 +154,7 @@ class _Run:
         if not all(map(math.isfinite, (d_loss, g_loss))):
             raise TrainingError(f"the losses of epoch {epoch} are not finite ({d_loss}, {g_loss}); try another seed")
         self.schedules.refresh_statistics()
-        with self.schedules.drawing() as G:
+        with self.schedules.use_generator() as G:
             position.samples.append(sampling.draw(G, self.fixed))
         position.order = None
         return self.copy()
@@ -165,10 +165,10 @@ class _Run:
             return
         last = self.position.history[-1]
         if last.epoch % every == 0 and not last.metrics:
-            with self.position.clock.paused(), self.schedules.drawing() as G:
+            with self.position.clock.pause(), self.schedules.use_generator() as G:
                 self.position.history[-1] = replace(last, metrics=measure(G))
 
-    def progress(self, epoch: int) -> Progress:
+    def describe(self, epoch: int) -> Progress:
         done, seconds = self.position.number, self.position.clock.seconds
         return Progress(
             epoch=epoch,
@@ -195,7 +195,7 @@ def _copy_weights(network: nn.Module) -> Weights:
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def _seed_torch(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators. Weights, dropout, shuffling and latents all draw from them."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -41,7 +41,7 @@ async def train(
 @router.get("/jobs")
 async def list_jobs(queue: JobQueueDep, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100) -> list[Job]:
     """The newest jobs, newest first. Jobs that have ended are kept for 30 days."""
-    return await queue.ask(queue.jobs.newest, limit)
+    return await queue.ask(queue.jobs.list_newest, limit)
 
 
 async def _get_job(job_id: str, queue: JobQueueDep) -> Job:
@@ -77,7 +77,7 @@ async def _find_start(
     """The id of the event after which a stream begins. A client that has seen the last event gets None and 204."""
     if last_event_id is None:
         return "0"
-    if await queue.ask(queue.jobs.last_event, job.id) == (last_event_id, ENDED):
+    if await queue.ask(queue.jobs.get_last_event, job.id) == (last_event_id, ENDED):
         response.status_code = status.HTTP_204_NO_CONTENT
         return None
     return last_event_id

@@ -76,7 +76,7 @@ def _empty_broker(hosts: Hosts, chance: random.Random) -> None:
 
 
 def _cancel(hosts: Hosts, chance: random.Random) -> None:
-    if jobs := [job for job in hosts.store.newest(100) if job.ended_at is None]:
+    if jobs := [job for job in hosts.store.list_newest(100) if job.ended_at is None]:
         hosts.store.cancel(chance.choice(jobs).id)
 
 

@@ -4,6 +4,7 @@ Each test names the protection that it proves. With ``--unprotected`` that prote
 off (``tests.system.host``), and the test must fail: ``make unprotected``.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from tests.processes import eventually
 from tests.system.host import CHANGES
 from tests.system.hosts import Hosts, kill, running_hosts, trainer, weights
+from worker.broker import Publisher
 from worker.jobs import MAX_LOST, JobState
 
 pytestmark = pytest.mark.timeout(300)
@@ -224,6 +226,30 @@ def without_redis(hosts: Hosts, take_away: Callable[[], None], bring_back: Calla
     assert [job["id"] for job in api.get("/jobs").json()] == [kept]  # a request that got a 503 is not queued
     hosts.worker()
     assert hosts.wait_for_end(kept).state is JobState.SUCCEEDED
+
+
+def test_a_worker_soon_has_a_new_process_for_the_next_job(hosts: Hosts) -> None:
+    """Seen to fail without ``tasks.REPLACE_SECONDS``: most of these processes are then missed for up to 5 s."""
+    worker = psutil.Process(hosts.worker().popen.pid)
+    publisher = Publisher(hosts.url)
+
+    def child() -> psutil.Process | None:
+        """The one that waits for a message, or handles it."""
+        for process in worker.children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "spawn_main" in " ".join(process.cmdline()):
+                    return process
+        return None
+
+    for _ in range(4):
+        old = eventually(child, "there is a process")
+        assert old is not None
+        publisher.wake("unknown")
+        eventually(lambda old=old: child() != old, "it has ended", poll_seconds=0.01)  # type: ignore[misc]
+        ended = time.monotonic()
+        eventually(child, "there is a new one", poll_seconds=0.01)
+        assert time.monotonic() - ended < 1
+    publisher.close()
 
 
 def test_every_change_of_a_host_finds_what_it_changes() -> None:

@@ -52,12 +52,12 @@ def test_an_unknown_id_is_no_job(store: JobStore) -> None:
     assert store.has_ended("nothing") is None
     assert store.claim("nothing", "worker") is None
     assert store.cancel("nothing") is None
-    assert store.last_event("nothing") is None
+    assert store.get_last_event("nothing") is None
 
 
 def test_jobs_are_listed_newest_first(store: JobStore) -> None:
     ids = [queue_job(store).id for _ in range(5)]
-    assert [job.id for job in store.newest(3)] == ids[:1:-1]
+    assert [job.id for job in store.list_newest(3)] == ids[:1:-1]
 
 
 def claimed(store: JobStore, job_id: str | None = None) -> Claim:
@@ -327,7 +327,7 @@ def test_what_happens_to_a_job_can_be_followed_from_any_event(store: JobStore, v
         ("ended", {"state": "succeeded"}),
     ]
     assert followed(valkey_url, claim.job.id, events[2].id) == events[3:]
-    assert store.last_event(claim.job.id) == (events[-1].id, "ended")
+    assert store.get_last_event(claim.job.id) == (events[-1].id, "ended")
 
 
 def test_the_events_of_a_job_are_capped(store: JobStore, valkey_url: str) -> None:
