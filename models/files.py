@@ -1,8 +1,16 @@
-"""Safe writing: a reader, also after a crash, sees the old content or the new, never a part of it."""
+"""Safe writing: a reader, also after a crash, sees the old content or the new, never a part of it.
 
+What is written has the permissions of the folder that it is in, whatever the umask of the process:
+hosts and users that share that folder share all of it.
+"""
+
+import contextlib
 import os
+import stat
 import uuid
 from pathlib import Path
+
+_READ_AND_WRITE = 0o666
 
 
 def write(path: Path, data: bytes) -> None:
@@ -12,6 +20,8 @@ def write(path: Path, data: bytes) -> None:
         OSError: it cannot be written, for example because the disk is full; a part may be left.
     """
     with path.open("wb") as file:
+        with contextlib.suppress(OSError):  # as below
+            os.fchmod(file.fileno(), path.parent.stat().st_mode & _READ_AND_WRITE)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -31,6 +41,23 @@ def replace(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def make_folder(path: Path, *, exist_ok: bool = False) -> None:
+    """Make a folder in one that exists.
+
+    Raises:
+        FileExistsError: it is there already, unless it may be.
+        OSError: it cannot be made.
+    """
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if exist_ok and path.is_dir():
+            return
+        raise
+    with contextlib.suppress(OSError):  # it is another user's, or the file system has no permissions
+        path.chmod(stat.S_IMODE(path.parent.stat().st_mode) & ~stat.S_ISVTX)
 
 
 def sync(folder: Path) -> None:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _JOBS = ".jobs"  # of each architecture: job → the manifest of the version that it made
 _UNFINISHED = ".manifest.json"  # the manifest until its version is published
+_NUMBERS = ".numbers"  # of one architecture: an empty folder for each number that was ever given
 _CLOSED = "closed"  # in place of a job's manifest: it has ended without a version
 
 
@@ -50,7 +51,8 @@ def require_writable(model_dir: Path, arch: str) -> None:
         OSError: no version of ``arch`` can be published to ``model_dir``.
     """
     folder = model_dir / arch
-    folder.mkdir(parents=True, exist_ok=True)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
@@ -65,7 +67,7 @@ def publish(
     history: Sequence[Mapping[str, Any]],
     scratch: Path | None = None,
 ) -> Manifest:
-    """Write a new version and return its manifest; its number is the next free one.
+    """Write a new version and return its manifest; its number was never given before in this directory.
 
     ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` has one mapping per epoch. Numbers of
     shipped versions are skipped, so (arch, version) names one generator. If another run of the same
@@ -86,19 +88,18 @@ def publish(
     require_writable(model_dir, origin.arch)
     arch_dir = model_dir / origin.arch
     folder = (scratch or arch_dir) / f".publishing-{uuid.uuid4().hex}"
-    folder.mkdir()
+    files.make_folder(folder)
     try:
         for name, data in content.items():
             files.write(folder / name, data)
-        version = 1 + max([*list_numbers(PRETRAINED / origin.arch), *list_numbers(arch_dir)], default=0)
         while True:
+            version = _take_number(arch_dir)
             manifest = Manifest(**origin.model_dump(), version=version, files=sums)
             data = manifest.model_dump_json(indent=2).encode() + b"\n"
             files.write(folder / _UNFINISHED, data)
             files.sync(folder)
-            if _rename(folder, arch_dir / str(version)):
+            if _rename(folder, arch_dir / str(version)):  # False: an earlier release does not ask for numbers
                 break
-            version += 1
         folder = arch_dir / str(version)
         files.sync(arch_dir)
         first = origin.job is None or _write_once(arch_dir / _JOBS, origin.job, MANIFEST, data)
@@ -139,11 +140,33 @@ def close_job(model_dir: Path, arch: str, job: str) -> Manifest | None:
     Raises:
         OSError: the directory cannot be written.
     """
+    require_writable(model_dir, arch)
     arch_dir = model_dir / arch
     _write_once(arch_dir / _JOBS, job, _CLOSED, b"")
     files.sync(arch_dir / _JOBS)
     _empty_unfinished(arch_dir, job)
     return finish_publication(model_dir, arch, job)
+
+
+def _take_number(arch_dir: Path) -> int:
+    """The next number, which nobody gets again: addresses name it, and caches keep what it meant.
+
+    Raises:
+        OSError: it cannot be recorded.
+    """
+    given = arch_dir / _NUMBERS
+    files.make_folder(given, exist_ok=True)
+    number = 1 + max(
+        [*list_numbers(PRETRAINED / arch_dir.name), *list_numbers(arch_dir), *list_numbers(given)], default=0
+    )
+    while True:
+        try:
+            files.make_folder(given / str(number))  # of two hosts, one can do this
+        except FileExistsError:
+            number += 1
+        else:
+            files.sync(given)
+            return number
 
 
 def _show(folder: Path) -> None:
@@ -160,7 +183,8 @@ def _write_once(jobs: Path, job: str, name: str, data: bytes) -> bool:
         OSError: the file cannot be written; then there is no such folder.
     """
     temporary = jobs / f".{uuid.uuid4().hex}"
-    temporary.mkdir(parents=True)
+    files.make_folder(jobs, exist_ok=True)
+    files.make_folder(temporary)
     try:
         files.write(temporary / name, data)
         files.sync(temporary)

@@ -1,12 +1,15 @@
-"""Seeds: the range that requests and runs may use, and a random seed for those that name none."""
+"""Seeds: the range that requests and runs may use, and a random one for those that name none."""
 
 import random
 
-# torch's CPU generator keeps 32 bits of a seed, and image i of a request is drawn from seed + i.
-_BITS = 31
-MAX_SEED = 2**_BITS - 1
+MAX_SEED = 2**31 - 1  # torch's CPU generator keeps 32 bits
 
 
-def make_fresh() -> int:
-    """A random seed in 0…``MAX_SEED``; not for secrets."""
-    return random.getrandbits(_BITS)
+def make_fresh(count: int = 1) -> int:
+    """A random seed that leaves room for ``count`` seeds in a row; not for secrets."""
+    return random.randint(0, find_last_first(count))
+
+
+def find_last_first(count: int) -> int:
+    """The largest seed from which ``count`` seeds in a row stay within 0…``MAX_SEED``."""
+    return MAX_SEED - (count - 1)

@@ -37,9 +37,17 @@ def find_folders(model_dir: Path) -> dict[tuple[str, int], Path]:
         for arch in ARCHS:
             for version in list_numbers(root / arch):
                 folder = root / arch / str(version)
-                if (folder / MANIFEST).is_file():
+                if _may_have_manifest(folder):
                     found[arch, version] = folder
     return dict(sorted(found.items()))
+
+
+def _may_have_manifest(folder: Path) -> bool:
+    """Whether it has one; True for a folder that cannot be read, which is then rejected like any other."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:
+        return True
 
 
 def list_numbers(arch_dir: Path) -> list[int]:

@@ -37,8 +37,11 @@ def generate(
     media_type = _choose_format(output)
     if n > MAX_IMAGES:
         fail(f"-n: at most {MAX_IMAGES:,} digits, not {n:,}")
+    last = seeds.find_last_first(n)
+    if seed is not None and seed > last:
+        fail(f"--seed: at most {last}, so that {n} seeds fit")
     loaded = _load_version(arch, version)
-    first = seeds.make_fresh() if seed is None else seed
+    first = seeds.make_fresh(n) if seed is None else seed
     each = range(first, first + n)
     encode = make_encoder(media_type, loaded.manifest, each, scale=scale, columns=columns)
     try:

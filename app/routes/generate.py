@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import mimeparse
 import torch
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError
@@ -47,6 +48,16 @@ class Order(BaseModel):
     scale: int = Field(1, ge=1, le=8, description="enlargement factor")
     columns: int | None = Field(None, ge=1, le=MAX_N, description="columns of the grid; default: near-square")
 
+    @field_validator("seed")
+    @classmethod
+    def _require_room(cls, seed: int | None, info: ValidationInfo) -> int | None:
+        n = info.data.get("n", 1)  # missing if it is wrong itself
+        if seed is not None and seed > (last := seeds.find_last_first(n)):
+            raise PydanticCustomError(
+                "seed_range", f"Input should be at most {last}, so that {n} seeds fit", {"le": last}
+            )
+        return seed
+
 
 OrderQuery = Annotated[Order, Query()]
 Accept = Annotated[str, Header()]
@@ -63,7 +74,7 @@ async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*
 
 @router.get("/generate", response_class=Response, responses={**_ANSWERS, 304: {"description": "not changed"}})
 async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
-    """As POST. An answer can be cached if a seed is given, and for a year if a version number is given too."""
+    """As POST. An answer can be cached if a seed is given, and for a day if a version number is given too."""
     resources, media_type = await get_resources(request), _choose_format(accept)
     loaded = await _find_version(order, resources)
     if order.seed is None:
@@ -77,7 +88,8 @@ async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/
         response = await _draw(order, request, resources, media_type, loaded)
     response.headers["ETag"] = etag
     may_change = order.version in (None, LATEST)  # another version may be chosen soon
-    response.headers["Cache-Control"] = "public, max-age=60" if may_change else "public, max-age=31536000, immutable"
+    # Never `immutable`: another release of torch or Pillow may round a pixel or pack it otherwise.
+    response.headers["Cache-Control"] = "public, max-age=60" if may_change else "public, max-age=86400"
     return response
 
 
@@ -90,7 +102,7 @@ async def _draw(
     order: Order, request: Request, resources: Resources, media_type: str, loaded: LoadedVersion
 ) -> Response:
     manifest = loaded.manifest
-    first = seeds.make_fresh() if order.seed is None else order.seed
+    first = seeds.make_fresh(order.n) if order.seed is None else order.seed
     each = range(first, first + order.n)
     encode = make_encoder(media_type, manifest, each, scale=order.scale, columns=order.columns)
     body = await wait_for(resources.engine.submit(loaded, each, encode), request, resources.deadline_seconds)

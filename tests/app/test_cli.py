@@ -60,6 +60,7 @@ def test_the_name_of_the_file_chooses_the_format(tmp_path: Path) -> None:
         (["generate", "--arch", "wgan", "-o", "no/such/a.png"], "no/such"),
         (["generate", "--arch", "wgan", "-o", "a.png", "--version", "99"], "no version 99"),
         (["generate", "--arch", "wgan", "-o", "a.png", "-n", "0"], "greater than or equal to 1"),
+        (["generate", "--arch", "wgan", "-o", "a.png", "-n", "2", "--seed", "2147483647"], "at most 2147483646"),
         (["samples", "--arch", "wgan", "-o", "a.png", "--epoch", "999"], "epochs"),
         (["generate", "--arch", "vanilla", "-n", "1024", "--columns", "1024", "-o", "a.webp"], "16383"),
         (["samples", "--arch", "wgan", "-o", "a.zip"], ".webp"),
@@ -153,7 +154,7 @@ def test_a_signal_after_an_epoch_leaves_a_valid_version(tmp_path: Path) -> None:
         eventually(lambda: "epoch 1/100" in process.output, "an epoch has passed")
         assert process.end(signal.SIGINT) == 0, process.output
         assert "stopping after this step" in process.output
-    (folder,) = (models / "vanilla").iterdir()
+    (folder,) = (models / "vanilla").glob("[0-9]*")
     manifest, _ = versions.read_generator(folder)
     assert 1 <= manifest.epochs < 100
     assert manifest.recipe["epochs"] == 100

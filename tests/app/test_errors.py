@@ -47,6 +47,8 @@ def problem(answer: httpx.Response, status: int, field: str | None = None) -> di
         ({"seed": -1}, "seed", {"ge": 0}),
         ({"seed": MAX_SEED + 1}, "seed", {"le": MAX_SEED}),
         ({"seed": 10**400}, "seed", {"le": MAX_SEED}),
+        ({"seed": MAX_SEED, "n": 2}, "seed", {"le": MAX_SEED - 1}),
+        ({"seed": MAX_SEED - 1022, "n": 1024}, "seed", {"le": MAX_SEED - 1023}),
         ({"scale": 0}, "scale", {"ge": 1}),
         ({"scale": 9}, "scale", {"le": 8}),
         ({"columns": 0}, "columns", {"ge": 1}),

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import pickle
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def test_numbers_follow_those_of_the_shipped_versions(tmp_path: Path) -> None:
     assert [publish(tmp_path).version, publish(tmp_path).version] == [shipped + 1, shipped + 2]
 
 
+def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
+    """Not that of a version that was deleted, nor one whose publication failed."""
+    first, second = publish(tmp_path), publish(tmp_path)
+    shutil.rmtree(folder_of(tmp_path, second))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        with pytest.raises(OSError, match="No space"):
+            publish(tmp_path)
+    shutil.rmtree(folder_of(tmp_path, first))
+    assert publish(tmp_path).version > second.version + 1
+
+
 def test_racing_publishers_get_different_numbers(tmp_path: Path) -> None:
     numbers: list[int] = []
     ready, seeds = threading.Barrier(8), iter(range(8))
@@ -65,17 +78,18 @@ def test_racing_publishers_get_different_numbers(tmp_path: Path) -> None:
     assert len(set(numbers)) == 8
     for version in numbers:
         versions.read_generator(tmp_path / "vanilla" / str(version))
-    assert not list(tmp_path.glob("vanilla/.*"))
+    assert [path.name for path in tmp_path.glob("vanilla/.*")] == [".numbers"]
 
 
-def test_a_failed_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
+def full(self: Path, target: Path) -> None:
+    raise OSError(28, "No space left on device")
 
+
+def test_a_failed_publish_leaves_nothing_but_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(OSError, match="No space"):
         publish(tmp_path)
-    assert not list((tmp_path / "dcgan").iterdir())
+    assert [path.name for path in (tmp_path / "dcgan").iterdir()] == [".numbers"]
 
 
 def test_a_folder_without_manifest_does_not_exist(tmp_path: Path) -> None:

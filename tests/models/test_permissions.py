@@ -1,0 +1,93 @@
+"""A model directory that several users share, and folders that one of them cannot read."""
+
+import codecs
+import multiprocessing
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.generators import Generators
+from models import versions
+from models.manifest import GENERATOR
+from tests.versions import publish
+from worker import saved
+
+GROUP, WRITER, READER = 54321, 54322, 54323
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two other users")
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A model directory of a group, as an administrator makes one; pytest's own folders are root's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="digits-"))
+    folder.chmod(0o755)
+    model_dir = folder / "models"
+    model_dir.mkdir()
+    os.chown(model_dir, 0, GROUP)
+    model_dir.chmod(0o2770)
+    yield model_dir
+    shutil.rmtree(folder)
+
+
+def run_as(uid: int, call: Callable[..., Any], *arguments: Any) -> None:
+    """``call(*arguments)`` in a process of that user, who is in the group and has a strict umask."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(uid, call, arguments))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def _run(uid: int, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    codecs.lookup("cp437")  # zipfile's; the interpreter's own folder may be root's alone
+    os.umask(0o077)
+    os.setgroups([GROUP])
+    os.setgid(uid)
+    os.setuid(uid)
+    call(*arguments)
+
+
+def publish_two(model_dir: Path) -> None:
+    publish(model_dir, "vanilla")
+    publish(model_dir, "vanilla", job="a-job", scratch=saved.open_folder(model_dir, "a-job"))
+    saved.write(model_dir / ".runs" / "a-job", 5, b"state")
+
+
+def read_all(model_dir: Path) -> None:
+    for number in (2, 3):
+        versions.read_generator(model_dir / "vanilla" / str(number))
+        versions.read_samples(model_dir / "vanilla" / str(number))
+    assert next(saved.read(model_dir / ".runs" / "a-job")) == b"state"
+    assert publish(model_dir, "vanilla").version == 4
+
+
+def test_what_one_user_publishes_another_one_of_the_group_reads(shared: Path) -> None:
+    """Seen to fail where files and folders have what the umask leaves."""
+    run_as(WRITER, publish_two, shared)
+    run_as(READER, read_all, shared)
+    for path in shared.rglob("*"):
+        said = path.stat()
+        assert said.st_gid == GROUP, path
+        assert stat.S_IMODE(said.st_mode) == (0o2770 if path.is_dir() else 0o660), path
+
+
+def load(model_dir: Path, expected: dict[int, str]) -> None:
+    generators = Generators(model_dir, torch.device("cpu"))
+    generators.refresh()
+    found = {entry.version: entry for entry in generators.entries if entry.arch == "vanilla"}
+    assert {number: entry.state for number, entry in found.items()} == expected
+    assert all("Permission denied" in (e.problem or "") for e in found.values() if e.state == "rejected")
+
+
+@pytest.mark.parametrize("path", ["", "manifest.json", GENERATOR])
+def test_what_cannot_be_read_is_rejected_and_the_others_are_loaded(shared: Path, path: str) -> None:
+    run_as(WRITER, publish_two, shared)
+    (shared / "vanilla" / "2" / path).chmod(0)
+    run_as(READER, load, shared, {1: "loaded", 2: "rejected", 3: "loaded"})
