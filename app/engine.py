@@ -3,17 +3,21 @@
 A thread takes up to ``inference.BATCH`` waiting images of one version and draws them in one pass.
 Requests that arrive while the threads are busy may share a pass. A request that needs several passes
 goes to the end of the queue after each one, so that small requests do not wait for large ones. The
-thread that draws the last image of a request encodes its answer.
+thread that draws the last image of a request encodes its answer; large answers are encoded apart,
+one at a time, in a thread that gives way to the others.
 
 Must not know of HTTP, or where seeds come from.
 """
 
 import asyncio
+import contextlib
 import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
@@ -21,6 +25,7 @@ import numpy as np
 import torch
 
 from app.generators import LoadedVersion
+from app.memory import release_freed_memory
 from app.rendering import Encode, Images
 from models.inference import BATCH
 
@@ -29,6 +34,7 @@ Part = tuple["_Request", range]  # of a pass: a request, and which of its images
 MAX_IMAGES = 64 * 1024  # of all unanswered requests together
 MAX_REQUESTS = 4096  # unanswered
 FIRST_GUESS_SECONDS = 100e-6
+ENCODER_NICENESS = 10  # against 0 of the threads that draw
 SMOOTHING = 0.1  # the weight of the last pass in the moving average
 
 
@@ -45,6 +51,7 @@ class _Request:
     version: LoadedVersion
     seeds: Sequence[int]
     encode: Encode
+    apart: bool  # encode it in the thread for large answers
     answer: asyncio.Future[bytes]
     images: Images  # filled while they are drawn
     arrived: float
@@ -68,6 +75,7 @@ class Engine:
         self._image_seconds = FIRST_GUESS_SECONDS  # that one thread takes for an image, smoothed
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"engine-{i}") for i in range(threads)]
+        self._encoder = ThreadPoolExecutor(1, "encoder", _yield_to_other_threads)  # for large answers
 
     def start(self) -> None:
         """Start the threads. They give their answers to the event loop that is running now."""
@@ -75,8 +83,12 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, version: LoadedVersion, seeds: Sequence[int], encode: Encode) -> asyncio.Future[bytes]:
+    def submit(
+        self, version: LoadedVersion, seeds: Sequence[int], encode: Encode, *, apart: bool = False
+    ) -> asyncio.Future[bytes]:
         """Queue a request. The future gets ``encode(images)``: ``[len(seeds), 28, 28]``, in the order of ``seeds``.
+
+        ``apart``: encoding takes so long that other requests should not wait for it.
 
         If drawing or encoding fails, the future gets the exception. If the caller cancels the future, or
         sets its result or exception, the engine does not draw the rest of the images.
@@ -93,7 +105,7 @@ class Engine:
                 seconds = max(1, math.ceil(self._images * self._image_seconds / len(self._threads)))
                 raise EngineBusyError(self._requests, self._images, seconds)
             images = np.empty((n, 28, 28), np.uint8)
-            request = _Request(version, seeds, encode, self._loop.create_future(), images, time.monotonic())
+            request = _Request(version, seeds, encode, apart, self._loop.create_future(), images, time.monotonic())
             self._queues.setdefault(version, deque()).append(request)
             self._requests += 1
             self._images += n
@@ -111,21 +123,34 @@ class Engine:
         for thread in self._threads:
             if thread.ident:  # it was started
                 thread.join()
+        self._encoder.shutdown()
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # the engine's own threads use all cores
         while parts := self._next_pass():
             began = time.perf_counter()
             complete = self._draw(parts)
-            answers = [(request.answer, _encode(request)) for request in complete]
+            self._finish([request for request in complete if not request.apart])
             seconds = (time.perf_counter() - began) / sum(len(taken) for _, taken in parts)
             with self._changed:
                 self._passes -= 1
-                self._requests -= len(complete)
-                self._images -= sum(len(request.seeds) for request in complete)
                 self._image_seconds += SMOOTHING * (seconds - self._image_seconds)
-            if answers:
-                self._loop.call_soon_threadsafe(_give, answers)
+            for request in complete:
+                if request.apart:
+                    self._encoder.submit(self._finish_large, request)
+
+    def _finish(self, complete: list[_Request]) -> None:
+        """Encode requests and give their answers."""
+        answers = [(request.answer, _encode(request)) for request in complete]
+        with self._changed:
+            self._requests -= len(complete)
+            self._images -= sum(len(request.seeds) for request in complete)
+        if answers:
+            self._loop.call_soon_threadsafe(_give, answers)
+
+    def _finish_large(self, request: _Request) -> None:
+        self._finish([request])
+        release_freed_memory()
 
     def _next_pass(self) -> list[Part]:
         """Wait for work and take up to ``BATCH`` images of one version; return nothing once the engine is closed."""
@@ -210,3 +235,9 @@ def _give(answers: list[tuple[asyncio.Future[bytes], bytes | Exception]]) -> Non
             future.set_result(answer)
         else:
             future.set_exception(answer)
+
+
+def _yield_to_other_threads() -> None:
+    """Have the kernel prefer the threads that draw, and the event loop (Linux only: elsewhere it may be refused)."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

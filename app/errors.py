@@ -156,7 +156,9 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     HTTPException: _translate_http,
     RequestValidationError: _translate_validation,
     UnknownVersionError: _translate_unknown_version,
-    ImpossiblePictureError: lambda error: _translate_http(UnprocessableError(str(error), field="scale")),
+    ImpossiblePictureError: lambda error: _translate_http(
+        UnprocessableError(str(error), field="scale", bound={"le": error.bound})
+    ),
     EngineBusyError: _translate_busy,
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
     ClientGoneError: _answer_nobody,

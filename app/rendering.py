@@ -9,8 +9,10 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +27,16 @@ Encode = Callable[[Images], bytes]
 GUTTER_PX = 2  # between the images of a grid
 GUTTER_GREY = 96
 WEBP_MAX_PX = 16383  # per side; the format's own limit
+STRIP_PIXELS = 2**20  # of a grid that are in memory at a time
+LARGE_PIXELS = 2**20  # a picture of more takes tens of milliseconds to encode
 
 
 class ImpossiblePictureError(Exception):
     """The picture is too large for its format; lower the scale, change the columns, or use another format."""
+
+    def __init__(self, message: str, bound: int) -> None:
+        super().__init__(message)
+        self.bound = bound  # pixels, in all or per side
 
 
 @dataclass(frozen=True)
@@ -53,23 +61,17 @@ class Picture:
 
 def render_png(picture: Picture) -> bytes:
     """A grid. Its text chunks hold arch, version, first seed and the SHA-256 of the weights."""
-    return encode_png(make_grid(picture.images, picture.columns, picture.scale), picture.describe())
+    images, columns, scale = picture.images, picture.columns, picture.scale
+    return encode_png(
+        measure_grid(len(images), columns, scale), iterate_strips(images, columns, scale), picture.describe()
+    )
 
 
 def render_webp(picture: Picture) -> bytes:
-    """A grid, lossless.
-
-    Raises:
-        ImpossiblePictureError: a side is longer than the format allows.
-    """
-    pixels = make_grid(picture.images, picture.columns, picture.scale)
-    if max(pixels.shape) > WEBP_MAX_PX:
-        raise ImpossiblePictureError(
-            f"a WebP picture has at most {WEBP_MAX_PX} px a side, not {max(pixels.shape)}: "
-            "lower scale, change columns, or use image/png"
-        )
+    """A grid, lossless, with an effort that takes a second for 50 million pixels, not 2 to 7."""
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "WEBP", lossless=True)
+    pixels = make_grid(picture.images, picture.columns, picture.scale)
+    Image.fromarray(pixels).save(file, "WEBP", lossless=True, method=1, quality=0)
     return file.getvalue()
 
 
@@ -98,33 +100,96 @@ def render_json(picture: Picture) -> bytes:
     return json.dumps(document).encode()
 
 
-FORMATS: Mapping[str, Callable[[Picture], bytes]] = {
-    "image/png": render_png,
-    "image/webp": render_webp,
-    "application/zip": render_zip,
-    "application/json": render_json,
+@dataclass(frozen=True)
+class Format:
+    """How to make a file of one media type."""
+
+    render: Callable[[Picture], bytes]
+    extension: str  # of its name
+    max_pixels: int
+    max_side: int
+
+
+# fmt: off
+FORMATS: Mapping[str, Format] = {
+    #                           function     extension  pixels  per side
+    "image/png":        Format(render_png,  ".png",    2**26,  2**31 - 1),
+    "image/webp":       Format(render_webp, ".webp",   2**22,  WEBP_MAX_PX), # its encoder takes 26 bytes per pixel
+    "application/zip":  Format(render_zip,  ".zip",    2**26,  2**31 - 1),
+    "application/json": Format(render_json, ".json",   2**26,  2**31 - 1),
 }
-
-EXTENSIONS: Mapping[str, str] = {  # of a file's name → the media type; not all systems know WebP's
-    ".png": "image/png",
-    ".webp": "image/webp",
-    ".zip": "application/zip",
-    ".json": "application/json",
-}
+# fmt: on
 
 
-def make_encoder(
-    media_type: str, manifest: Manifest, seeds: Sequence[int], *, scale: int = 1, columns: int | None = None
-) -> Encode:
-    """A function from the images of ``seeds`` to a file of ``media_type``, a row of :data:`FORMATS`."""
-    render = FORMATS[media_type]
-    return lambda images: render(Picture(images, seeds, manifest, scale, columns))
+@dataclass(frozen=True)
+class Encoder:
+    """From the images of ``seeds`` to a file of ``media_type``, a row of :data:`FORMATS`."""
+
+    media_type: str
+    manifest: Manifest  # of the version that draws them
+    seeds: Sequence[int]
+    scale: int = 1
+    columns: int | None = None
+
+    def __call__(self, images: Images) -> bytes:
+        picture = Picture(images, self.seeds, self.manifest, self.scale, self.columns)
+        return FORMATS[self.media_type].render(picture)
+
+    def require_possible(self) -> None:
+        """Check before drawing whether the format can hold the picture.
+
+        Raises:
+            ImpossiblePictureError: it cannot.
+        """
+        format, (height, width) = FORMATS[self.media_type], measure_grid(len(self.seeds), self.columns, self.scale)
+        if height * width > format.max_pixels:
+            self._refuse(height * width, format.max_pixels, "")
+        if max(height, width) > format.max_side:
+            self._refuse(max(height, width), format.max_side, " per side")
+
+    def is_large(self) -> bool:
+        """Whether encoding takes so long that others should not wait for it."""
+        height, width = measure_grid(len(self.seeds), self.columns, self.scale)
+        return height * width > LARGE_PIXELS
+
+    def _refuse(self, found: int, bound: int, of: str) -> NoReturn:
+        raise ImpossiblePictureError(
+            f"{self.media_type} has at most {bound} pixels{of} here, not {found}: "
+            "lower scale, change columns, or use image/png",
+            bound,
+        )
+
+
+@lru_cache  # most requests are alike
+def measure_grid(n: int, columns: int | None, scale: int) -> tuple[int, int]:
+    """Height and width of a grid in pixels."""
+    across = _count_columns(n, columns)
+    cell = 28 * scale + GUTTER_PX
+    return -(-n // across) * cell - GUTTER_PX, across * cell - GUTTER_PX
 
 
 def make_grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:
-    """``[n, h, w]`` → one picture, row by row, with gutters between the images."""
+    """``[n, 28, 28]`` → one picture, row by row, with gutters between the images."""
+    return _make_rows(images, _count_columns(len(images), columns), scale)[:-GUTTER_PX]
+
+
+def iterate_strips(images: Images, columns: int | None = None, scale: int = 1) -> Iterator[NDArray[np.uint8]]:
+    """The picture of :func:`make_grid` from top to bottom, in strips of about ``STRIP_PIXELS``."""
+    across = _count_columns(len(images), columns)
+    height, width = measure_grid(across, across, scale)
+    taken = max(1, STRIP_PIXELS // (height * width)) * across  # images per strip
+    for start in range(0, len(images), taken):
+        strip = _make_rows(images[start : start + taken], across, scale)
+        yield strip if start + taken < len(images) else strip[:-GUTTER_PX]
+
+
+def _count_columns(n: int, columns: int | None) -> int:
+    return min(columns or math.ceil(math.sqrt(n)), n)
+
+
+def _make_rows(images: Images, columns: int, scale: int) -> NDArray[np.uint8]:
+    """Rows of ``columns`` images, with a gutter below each row."""
     n, height, width = images.shape
-    columns = min(columns or math.ceil(math.sqrt(n)), n)
     cell_h, cell_w = height * scale + GUTTER_PX, width * scale + GUTTER_PX
     rows, rest = divmod(n, columns)
     picture = np.full(((rows + bool(rest)) * cell_h, columns * cell_w), GUTTER_GREY, np.uint8)
@@ -132,10 +197,10 @@ def make_grid(images: Images, columns: int | None = None, scale: int = 1) -> NDA
     pixels = cells.reshape(*cells.shape[:2], height, scale, width, scale)  # a view of the picture
     pixels[:rows] = images[: n - rest].reshape(rows, columns, height, 1, width, 1)
     pixels[rows:, :rest] = images[n - rest :, :, None, :, None]
-    return picture[:-GUTTER_PX, :-GUTTER_PX]
+    return picture[:, :-GUTTER_PX]
 
 
 def _render_image(picture: Picture, index: int) -> bytes:
     """One image as a PNG of its own."""
     enlarged = picture.images[index].repeat(picture.scale, axis=0).repeat(picture.scale, axis=1)
-    return encode_png(enlarged, picture.describe(index))
+    return encode_png(enlarged.shape, [enlarged], picture.describe(index))

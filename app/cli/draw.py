@@ -15,7 +15,7 @@ from worker.settings import Settings
 
 if TYPE_CHECKING:
     from app.generators import LoadedVersion
-    from app.rendering import Encode
+    from app.rendering import Encoder
 
 commands = typer.Typer()
 
@@ -32,7 +32,7 @@ def generate(
 ) -> None:
     """Draw digits into a file, without a server."""
     from app.engine import MAX_IMAGES
-    from app.rendering import ImpossiblePictureError, make_encoder
+    from app.rendering import Encoder, ImpossiblePictureError
 
     media_type = _choose_format(output)
     if n > MAX_IMAGES:
@@ -43,9 +43,10 @@ def generate(
     loaded = _load_version(arch, version)
     first = seeds.make_fresh(n) if seed is None else seed
     each = range(first, first + n)
-    encode = make_encoder(media_type, loaded.manifest, each, scale=scale, columns=columns)
+    encoder = Encoder(media_type, loaded.manifest, each, scale, columns)
     try:
-        output.write_bytes(asyncio.run(_draw(loaded, each, encode)))
+        encoder.require_possible()
+        output.write_bytes(asyncio.run(_draw(loaded, each, encoder)))
     except (ImpossiblePictureError, OSError) as error:
         fail(str(error))
     out.print(f"{output}: {n} digits of {arch} version {loaded.manifest.version} from seed {first}", soft_wrap=True)
@@ -83,14 +84,14 @@ def samples(
     out.print(f"{output}: {arch} version {manifest.version}, {'each epoch' if epoch is None else f'epoch {epoch}'}")
 
 
-async def _draw(loaded: "LoadedVersion", each: Sequence[int], encode: "Encode") -> bytes:
+async def _draw(loaded: "LoadedVersion", each: Sequence[int], encoder: "Encoder") -> bytes:
     """Draw as the API does, with an engine of its own."""
     from app.engine import Engine
 
     engine = Engine(ApiSettings(api_processes=1).engine_threads, wait_seconds=0.0)
     engine.start()
     try:
-        return await engine.submit(loaded, each, encode)
+        return await engine.submit(loaded, each, encoder, apart=encoder.is_large())
     finally:
         engine.close()
 
@@ -105,11 +106,12 @@ def _load_version(arch: str, version: str | None) -> "LoadedVersion":
 
 
 def _choose_format(output: Path) -> str:
-    from app.rendering import EXTENSIONS
+    from app.rendering import FORMATS
 
-    media_type = EXTENSIONS.get(output.suffix.lower())
+    media_types = {format.extension: media_type for media_type, format in FORMATS.items()}
+    media_type = media_types.get(output.suffix.lower())
     if media_type is None:
-        fail(f"{output} has an unknown extension: use {', '.join(EXTENSIONS)}")
+        fail(f"{output} has an unknown extension: use {', '.join(media_types)}")
     if not output.parent.is_dir():
         fail(f"there is no folder {output.parent}")
     return media_type

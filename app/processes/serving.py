@@ -8,7 +8,6 @@ connections, and the others would stay idle.
 """
 
 import contextlib
-import ctypes
 import logging
 import os
 import socket
@@ -16,6 +15,7 @@ import sys
 
 import uvicorn
 
+from app.memory import keep_freed_memory
 from app.processes import supervise
 from app.processes.child import Child
 from app.settings import ApiSettings
@@ -99,18 +99,6 @@ def schedule_in_batches() -> None:
     if hasattr(os, "sched_setscheduler"):  # Linux
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def keep_freed_memory() -> None:
-    """Let malloc keep up to 64 MB of freed memory, and take blocks of up to 32 MB from it.
-
-    A pass of the engine needs about 5 MB for a millisecond. By default malloc may return this memory to
-    the kernel after each pass and get it back page by page. That takes up to twice the time of a pass.
-    """
-    with contextlib.suppress(AttributeError):  # the C library is not glibc
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
 def _open_socket(host: str, port: int, shared: bool) -> socket.socket:

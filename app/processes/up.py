@@ -49,7 +49,7 @@ def up(settings: ApiSettings) -> None:
         groups: list[list[Child]] = []
         try:
             if settings.redis_url is None:
-                server, url = valkey.make(settings.state_dir)
+                server, url = valkey.make(settings.state_dir, settings.port)
                 environment["DIGITS_REDIS_URL"] = url
                 groups.append([server])
                 server.start()

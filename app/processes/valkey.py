@@ -22,15 +22,18 @@ class ValkeyError(Exception):
     """No Valkey can be started here; the message says what to do."""
 
 
-def make(state_dir: Path) -> tuple[Child, str]:
+def make(state_dir: Path, api_port: int = 0) -> tuple[Child, str]:
     """A Valkey on loopback, and its URL. Its password goes through stdin: it is in no file and no argument.
+
+    ``api_port`` is free now, too, and stays so.
 
     Raises:
         ValkeyError: there is no Valkey for this platform.
     """
     data = (state_dir / "valkey").resolve()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    port = find_free_port()
+    while (port := find_free_port()) == api_port:  # the API does not listen yet
+        pass
     password = secrets.token_urlsafe(32)
     configuration = "\n".join(
         [

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError
 from app.generators import LATEST, LoadedVersion
-from app.rendering import FORMATS, make_encoder
+from app.rendering import FORMATS, Encoder
 from app.routes.classes import DirectRoute
 from app.waiting import wait_for
 from models import seeds
@@ -104,8 +104,10 @@ async def _draw(
     manifest = loaded.manifest
     first = seeds.make_fresh(order.n) if order.seed is None else order.seed
     each = range(first, first + order.n)
-    encode = make_encoder(media_type, manifest, each, scale=order.scale, columns=order.columns)
-    body = await wait_for(resources.engine.submit(loaded, each, encode), request, resources.deadline_seconds)
+    encoder = Encoder(media_type, manifest, each, order.scale, order.columns)
+    encoder.require_possible()
+    answer = resources.engine.submit(loaded, each, encoder, apart=encoder.is_large())
+    body = await wait_for(answer, request, resources.deadline_seconds)
     return Response(
         body,
         media_type=media_type,

@@ -30,8 +30,8 @@ from compare import CONTENDERS, load, started
 from torch.utils.flop_counter import FlopCounterMode
 
 from app.generators import Generators, LoadedVersion
-from app.processes.serving import keep_freed_memory
-from app.rendering import make_encoder
+from app.memory import keep_freed_memory
+from app.rendering import Encoder
 from models import sampling, versions
 from models.archs import ARCHS
 from models.inference import BATCH
@@ -91,7 +91,7 @@ def draw_and_encode(
         images = version.draw(range(seed, seed + BATCH))
         for start in range(0, BATCH, N):
             seeds = range(seed + start, seed + start + N)
-            make_encoder("image/png", version.manifest, seeds)(images[start : start + N])
+            Encoder("image/png", version.manifest, seeds)(images[start : start + N])
             requests += 1
         if time.perf_counter() - began > seconds:
             break

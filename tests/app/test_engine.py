@@ -233,6 +233,31 @@ def test_seeds_may_come_in_any_order_and_more_than_once() -> None:
     asyncio.run(ask())
 
 
+def test_small_answers_do_not_wait_for_large_ones_that_are_encoded() -> None:
+    async def ask() -> None:
+        version: Any = Scripted()
+        version.may_draw.set()
+        may_encode, encoding = threading.Event(), threading.Event()
+
+        def encode_slowly(images: Images) -> bytes:
+            encoding.set()
+            assert may_encode.wait(60)
+            return seeds_of(images)
+
+        async with running() as engine:
+            large = [engine.submit(version, [seed], encode_slowly, apart=True) for seed in (1, 2)]
+            await asyncio.to_thread(encoding.wait, 60)
+            for seed in range(100, 110):
+                assert await engine.submit(version, [seed], seeds_of) == bytes([seed])
+            assert not any(future.done() for future in large)
+            assert engine._requests == 2  # they count as waiting until they have their answers
+            may_encode.set()
+            assert await asyncio.gather(*large) == [bytes([1]), bytes([2])]
+            assert engine._requests == 0
+
+    asyncio.run(ask())
+
+
 def test_no_seeds_are_an_error_that_harms_nobody() -> None:
     async def ask() -> None:
         version: Any = Scripted()

@@ -195,7 +195,7 @@ def test_a_tag_that_fits_costs_no_drawing(model_dir: Path, monkeypatch: pytest.M
             httpx.AsyncClient(transport=transport, base_url="http://digits") as client,
         ):
             etag = (await client.get("/generate", params=query)).headers["ETag"]
-            monkeypatch.setattr(Engine, "submit", lambda *_: pytest.fail("something is drawn"))
+            monkeypatch.setattr(Engine, "submit", lambda *_, **__: pytest.fail("something is drawn"))
             again = await client.get("/generate", params=query, headers={"If-None-Match": etag})
             assert again.status_code == 304
 
@@ -222,8 +222,8 @@ def test_what_nobody_waits_for_is_not_drawn(model_dir: Path, monkeypatch: pytest
     """The app runs in this process, so that the test sees the futures. Real connections are closed."""
     asked: list[asyncio.Future[bytes]] = []
 
-    def submit(*arguments: Any) -> asyncio.Future[bytes]:
-        asked.append(original(*arguments))
+    def submit(*arguments: Any, **keywords: Any) -> asyncio.Future[bytes]:
+        asked.append(original(*arguments, **keywords))
         return asked[-1]
 
     original = Engine.submit

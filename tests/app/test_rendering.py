@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from app import rendering
-from app.rendering import FORMATS, GUTTER_GREY, ImpossiblePictureError, Picture
+from app.rendering import FORMATS, GUTTER_GREY, Encoder, ImpossiblePictureError, Picture
 from models.manifest import GENERATOR, FileSum, Manifest
 from tests.versions import origin
 
@@ -66,9 +66,48 @@ def test_webp_is_lossless() -> None:
     assert (webp == np.asarray(opened(rendering.render_png(drawn)))).all()
 
 
-def test_a_webp_that_cannot_be_is_an_error_with_the_bound() -> None:
-    with pytest.raises(ImpossiblePictureError, match="16383"):
-        rendering.render_webp(picture(600, columns=600))
+@pytest.mark.parametrize(
+    ("media_type", "n", "columns", "scale", "bound"),
+    [
+        ("image/webp", 600, 600, 1, 16383),  # a row of 17,998 pixels
+        ("image/webp", 1024, None, 3, 2**22),
+        ("image/png", 2048, None, 8, 2**26),
+        ("application/json", 2048, None, 8, 2**26),
+    ],
+)
+def test_a_picture_that_cannot_be_is_an_error_with_the_bound(
+    media_type: str, n: int, columns: int | None, scale: int, bound: int
+) -> None:
+    with pytest.raises(ImpossiblePictureError, match=str(bound)) as refused:
+        Encoder(media_type, MANIFEST, range(n), scale, columns).require_possible()
+    assert refused.value.bound == bound
+
+
+@pytest.mark.parametrize("media_type", FORMATS)
+def test_what_the_api_takes_at_scale_2_can_be_made_in_every_format(media_type: str) -> None:
+    Encoder(media_type, MANIFEST, range(1024), 2).require_possible()
+
+
+@pytest.mark.parametrize(("n", "columns", "scale"), [(1, 1, 1), (5, 2, 1), (64, None, 8), (1000, 7, 3), (33, 32, 8)])
+def test_strips_make_the_whole_picture(
+    n: int, columns: int | None, scale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "STRIP_PIXELS", 2**16)
+    images = picture(n).images
+    strips = list(rendering.iterate_strips(images, columns, scale))
+    whole = rendering.make_grid(images, columns, scale)
+    assert whole.shape == rendering.measure_grid(n, columns, scale)
+    assert (np.concatenate(strips) == whole).all()
+    assert all(strip.size <= max(2**16, 2 * 30 * scale * whole.shape[1]) for strip in strips)
+
+
+def test_a_png_of_many_strips_is_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = picture(100, scale=2)
+    at_once = rendering.render_png(drawn)
+    monkeypatch.setattr(rendering, "STRIP_PIXELS", 1)
+    in_strips = rendering.render_png(drawn)
+    assert in_strips == at_once
+    assert (np.asarray(opened(in_strips)) == rendering.make_grid(drawn.images, None, 2)).all()
 
 
 def test_a_zip_holds_one_png_an_image() -> None:
@@ -92,7 +131,7 @@ def test_json_holds_every_image_with_its_seed() -> None:
 
 @pytest.mark.parametrize("media_type", FORMATS)
 def test_the_same_picture_gives_the_same_bytes(media_type: str) -> None:
-    assert FORMATS[media_type](picture()) == FORMATS[media_type](picture())
+    assert FORMATS[media_type].render(picture()) == FORMATS[media_type].render(picture())
 
 
 def test_every_format_names_the_seeds_that_it_was_given() -> None:

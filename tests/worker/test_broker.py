@@ -50,8 +50,10 @@ def test_the_message_is_the_id_of_the_job_as_json(store: JobStore, valkey_url: s
     assert (arguments, keywords) == (["the-id"], {})
 
 
-def test_the_parent_process_does_not_import_torch() -> None:
-    check = "import sys, app.cli, worker.tasks; sys.exit('torch' in sys.modules)"
+def test_the_parent_processes_do_not_import_torch() -> None:
+    """Of a worker, and of the API: `digits serve` with several processes, and `digits up`."""
+    parents = "app.cli, app.processes.serving, app.processes.up, models.device, worker.tasks"
+    check = f"import sys, {parents}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
