@@ -30,6 +30,7 @@ bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against
 	GOMP_SPINCOUNT=10000 $(VENV)/bin/python benchmarks/training.py
 	$(VENV)/bin/python benchmarks/serving/engine.py
 	$(VENV)/bin/python benchmarks/serving/compare.py --peers $(PEERS)
+	$(VENV)/bin/python benchmarks/serving/large.py
 	$(VENV)/bin/python benchmarks/serving/endure.py
 
 check: $(INSTALLED) ## check style, types and import rules

@@ -21,8 +21,10 @@ from app.dependencies import JobQueue, Resources
 from app.engine import Engine
 from app.generators import Generators
 from app.middleware.body_limit import BodyLimit
+from app.middleware.methods import Methods
 from app.middleware.problems import Problems
-from app.routes import generate, health, jobs, models
+from app.middleware.unique_keys import UniqueKeys
+from app.routes import docs, generate, health, jobs, models
 from app.settings import ApiSettings
 from models import device
 from worker.broker import Publisher
@@ -36,10 +38,12 @@ REFRESH_SECONDS = 1.0  # between two reads of the model directory
 LAYERS = (
     Problems,
     BodyLimit,
+    UniqueKeys,
+    Methods,
     AsyncExitStackMiddleware,  # which FastAPI's own routes need
 )
 
-ROUTES = (generate, models, jobs, health)  # the busiest first
+ROUTES = (generate, models, jobs, health, docs)  # the busiest first
 
 
 class Application(FastAPI):
@@ -86,6 +90,8 @@ def create_app(settings: ApiSettings) -> Application:
         summary="Handwritten digits on demand, drawn by GANs, and training of the GANs that draw them.",
         version=version("digits"),
         lifespan=lifespan,
+        docs_url=None,  # app/routes/docs.py has it
+        redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it looks for a receiver per request
     )
     # Before the pages of FastAPI, and not by include_router(), which would search twice per request.

@@ -5,6 +5,7 @@ hosts and users that share that folder share all of it.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import uuid
@@ -41,6 +42,18 @@ def replace(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def make_root(path: Path) -> None:
+    """Make the folder that all is shared in, if it is not there, with the permissions that the umask leaves.
+
+    Raises:
+        OSError: it cannot be made, or something else has its name.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
 
 
 def make_folder(path: Path, *, exist_ok: bool = False) -> None:

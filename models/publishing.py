@@ -51,7 +51,7 @@ def require_writable(model_dir: Path, arch: str) -> None:
         OSError: no version of ``arch`` can be published to ``model_dir``.
     """
     folder = model_dir / arch
-    model_dir.mkdir(parents=True, exist_ok=True)
+    files.make_root(model_dir)
     files.make_folder(folder, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

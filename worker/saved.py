@@ -30,7 +30,7 @@ def open_folder(model_dir: Path, job_id: str) -> Path:
         OSError: it cannot be made.
     """
     folder = model_dir / _RUNS / job_id
-    model_dir.mkdir(parents=True, exist_ok=True)
+    files.make_root(model_dir)
     files.make_folder(folder.parent, exist_ok=True)
     files.make_folder(folder, exist_ok=True)
     return folder

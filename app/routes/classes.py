@@ -30,13 +30,28 @@ class JsonRoute(APIRoute):
             if media_type != JSON:
                 detail = f"the body is {media_type or 'of no media type'}; send {JSON}"
                 raise UnsupportedMediaError(detail, field="Content-Type", bound=JSON)
-            try:
-                json.loads(await request.body())
-            except (ValueError, RecursionError):
-                raise UnprocessableError("the body is not JSON", field="body") from None
+            coding = join_lines(request, "content-encoding").lower()
+            if coding not in ("", "identity"):
+                detail = f"the body is packed as {coding}; send it as it is"
+                raise UnsupportedMediaError(detail, field="Content-Encoding", bound="identity")
+            if problem := _find_problem(await request.body()):
+                raise UnprocessableError(problem, field="body")
             return await handle(request)
 
         return check_and_handle
+
+
+def _find_problem(body: bytes) -> str | None:
+    """Why Python cannot read a body as JSON, if it cannot."""
+    try:
+        json.loads(body)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return "the body is not JSON"
+    except RecursionError:
+        return "the body is nested too deeply"
+    except ValueError:
+        return "a number of the body has too many digits"
+    return None
 
 
 class DirectRoute(APIRoute):
@@ -56,10 +71,15 @@ class DirectRoute(APIRoute):
 
         async def call(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive)
-            response = await endpoint(parse(scope["query_string"]), request, request.headers.get("accept", "*/*"))
+            response = await endpoint(parse(scope["query_string"]), request, join_lines(request, "accept") or "*/*")
             await response(scope, receive, send)
 
         self.app = call
+
+
+def join_lines(request: Request, name: str) -> str:
+    """The value of a header that is a list and may have several lines (RFC 9110, 5.2); empty if it is absent."""
+    return ", ".join(request.headers.getlist(name)).strip()
 
 
 def _make_parser(model: type[BaseModel]) -> Callable[[bytes], BaseModel]:

@@ -16,8 +16,9 @@ from pydantic_core import PydanticCustomError
 from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError
 from app.generators import LATEST, LoadedVersion
+from app.middleware.methods import IS_HEAD
 from app.rendering import FORMATS, Encoder
-from app.routes.classes import DirectRoute
+from app.routes.classes import DirectRoute, join_lines
 from app.waiting import wait_for
 from models import seeds
 from worker.recipes import ArchName
@@ -82,7 +83,7 @@ async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/
         response.headers["Cache-Control"] = "no-store"
         return response
     etag = _make_etag(order, media_type, loaded)
-    if _matches(request.headers.get("if-none-match"), etag):
+    if _matches(join_lines(request, "if-none-match"), etag):
         response = Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"Vary": "Accept"})
     else:
         response = await _draw(order, request, resources, media_type, loaded)
@@ -106,18 +107,19 @@ async def _draw(
     each = range(first, first + order.n)
     encoder = Encoder(media_type, manifest, each, order.scale, order.columns)
     encoder.require_possible()
+    headers = {
+        "X-Arch": manifest.arch,
+        "X-Version": str(manifest.version),
+        "X-Seed": str(first),
+        "Vary": "Accept",
+    }
+    if IS_HEAD in request.scope:  # nothing is drawn, so nobody knows how long the body would be
+        response = Response(media_type=media_type, headers=headers)
+        del response.headers["content-length"]
+        return response
     answer = resources.engine.submit(loaded, each, encoder, apart=encoder.is_large())
     body = await wait_for(answer, request, resources.deadline_seconds)
-    return Response(
-        body,
-        media_type=media_type,
-        headers={
-            "X-Arch": manifest.arch,
-            "X-Version": str(manifest.version),
-            "X-Seed": str(first),
-            "Vary": "Accept",
-        },
-    )
+    return Response(body, media_type=media_type, headers=headers)
 
 
 def _make_etag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
@@ -130,9 +132,9 @@ def _make_etag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
     return f'"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}"'
 
 
-def _matches(if_none_match: str | None, etag: str) -> bool:
+def _matches(if_none_match: str, etag: str) -> bool:
     """Whether ``If-None-Match`` names the tag: it is a list of weak or strong tags, or ``*`` (RFC 9110, 13.1.2)."""
-    tags = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or tags == ["*"]
 
 
@@ -145,7 +147,7 @@ def _choose_format(accept: str) -> str:
     """
     supported = list(reversed(list(FORMATS)))  # if several fit equally, mimeparse takes the last
     try:
-        chosen: str = mimeparse.best_match(supported, accept)
+        chosen: str = mimeparse.best_match(supported, accept.lower())
     except mimeparse.MimeTypeParseException:
         chosen = ""
     if not chosen:

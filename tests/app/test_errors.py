@@ -139,6 +139,27 @@ def test_a_body_that_is_no_job(api: httpx.Client, content: bytes) -> None:
     assert body["errors"]
 
 
+@pytest.mark.parametrize(
+    ("content", "detail"),
+    [
+        (b'{"arch": ', "the body is not JSON"),
+        (b"\xff", "the body is not JSON"),
+        (b"[" * 10_000 + b"]" * 10_000, "the body is nested too deeply"),
+        (b'{"arch": "wgan", "seed": ' + b"9" * 5_000 + b"}", "a number of the body has too many digits"),
+    ],
+    ids=["cut", "no text", "deep", "long"],
+)
+def test_a_body_that_cannot_be_read_says_why(api: httpx.Client, content: bytes, detail: str) -> None:
+    assert problem(api.post("/train", content=content, headers=JSON), 422, "body")["detail"] == detail
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip", "identity, GZIP"])
+def test_a_packed_body_is_refused(api: httpx.Client, coding: str) -> None:
+    headers = {**JSON, "Content-Encoding": coding}
+    error = problem(api.post("/train", content=b'{"arch": "wgan"}', headers=headers), 415, "Content-Encoding")
+    assert error["bound"] == "identity"
+
+
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
 def test_a_wrong_media_type(api: httpx.Client, media_type: str | None) -> None:
     headers = {"Content-Type": media_type} if media_type else {}

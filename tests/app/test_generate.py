@@ -135,12 +135,44 @@ def test_the_largest_seeds_can_each_be_asked_for_alone(api: httpx.Client, n: int
         ("application/zip", "application/zip"),
         ("application/json", "application/json"),
         ("text/html, application/json;q=0.1", "application/json"),
+        ("image/WebP", "image/webp"),
+        ("APPLICATION/*;Q=0.9", "application/zip"),
+        ("", "image/png"),
     ],
 )
 def test_accept_chooses_the_format(api: httpx.Client, accept: str, media_type: str) -> None:
     answer = api.post("/generate", params={"arch": "wgan", "n": 3, "seed": 9}, headers={"Accept": accept})
     assert answer.headers["content-type"].split(";")[0] == media_type
     assert (answer.headers["X-Arch"], answer.headers["X-Seed"]) == ("wgan", "9")
+
+
+def test_lines_of_a_header_are_one_list(api: httpx.Client) -> None:
+    query: dict[str, Any] = {"arch": "wgan", "n": 1, "seed": 9}
+    answer = api.get("/generate", params=query, headers=[("Accept", "text/html"), ("Accept", "image/webp")])
+    assert answer.headers["content-type"] == "image/webp"
+    tags = [("If-None-Match", '"other"'), ("If-None-Match", answer.headers["etag"]), ("Accept", "image/webp")]
+    assert api.get("/generate", params=query, headers=tags).status_code == 304
+
+
+@pytest.mark.parametrize("accept", ["image/png", "application/json"])
+def test_head_answers_as_get_and_draws_nothing(accept: str, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, where the engine can be taken away."""
+    app = create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu"))
+    query: dict[str, Any] = {"arch": "dcgan", "n": 2, "seed": 1, "version": 1}
+
+    async def ask() -> None:
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://digits") as client,
+        ):
+            expected = dict((await client.get("/generate", params=query, headers={"Accept": accept})).headers)
+            monkeypatch.setattr(Engine, "submit", lambda *_, **__: pytest.fail("something is drawn"))
+            answer = await client.head("/generate", params=query, headers={"Accept": accept})
+            assert (answer.status_code, answer.content) == (200, b"")
+            del expected["content-length"]
+            assert dict(answer.headers) == expected
+
+    asyncio.run(ask())
 
 
 def test_zip_and_json_hold_the_images_of_the_grid(api: httpx.Client) -> None:

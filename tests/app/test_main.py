@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from app.routes.generate import post_generate
 from app.settings import ApiSettings
 from tests.app.layered import NAMES
 from tests.processes import running_api
+from worker.jobs import JobStore, TrainRequest
 from worker.reconciler import Reconciler
 
 PARAMETERS = {"{arch}": "wgan", "{version}": "1", "{job_id}": "00000000-0000-4000-8000-000000000000"}
@@ -32,7 +34,13 @@ def layered(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterat
 
 def list_calls(client: httpx.Client) -> list[tuple[str, str]]:
     """A method and a path for every operation, and some that are not operations."""
-    calls = [("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/nothing"), ("PUT", "/generate")]
+    calls = [
+        ("GET", "/docs"),
+        ("GET", "/docs/swagger-ui.css"),
+        ("GET", "/openapi.json"),
+        ("GET", "/nothing"),
+        ("PUT", "/generate"),
+    ]
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         for name, value in PARAMETERS.items():
             path = path.replace(name, value)
@@ -56,6 +64,52 @@ def test_a_layer_may_refuse_what_the_others_then_never_see(layered: httpx.Client
         answer = layered.post(path, content=b" " * (64 * 1024 + 1))
         assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
         assert answer.headers["x-passed"] == "Problems"
+
+
+def test_head_is_answered_wherever_get_is(layered: httpx.Client) -> None:
+    """Over a real connection, which can be used again: nothing was sent as a body."""
+    for method, path in list_calls(layered):
+        if method == "GET":
+            query: dict[str, Any] = {"arch": "wgan", "seed": 1} if path == "/generate" else {}
+            got, head = layered.get(path, params=query), layered.head(path, params=query)
+            assert (head.status_code, head.content) == (got.status_code, b""), path
+            assert head.headers["content-type"] == got.headers["content-type"], path
+
+
+def test_head_of_a_stream_ends(layered: httpx.Client, store: JobStore) -> None:
+    job, _ = store.create(TrainRequest.model_validate({"arch": "wgan"}))
+    answer = layered.head(f"/jobs/{job.id}/events", timeout=5)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/generate", "GET, HEAD, OPTIONS, POST"),
+        ("/train", "OPTIONS, POST"),
+        ("/jobs/1", "DELETE, GET, HEAD, OPTIONS"),
+        ("/models", "GET, HEAD, OPTIONS"),
+        ("/docs", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_path_says_what_it_allows(layered: httpx.Client, path: str, allowed: str) -> None:
+    refused, asked = layered.put(path), layered.options(path)
+    assert (refused.status_code, refused.headers["Allow"]) == (405, allowed)
+    assert (asked.status_code, asked.headers["Allow"], asked.content) == (204, allowed, b"")
+
+
+def test_a_path_that_is_none_allows_nothing(layered: httpx.Client) -> None:
+    assert layered.options("/nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/generate?arch=bogus&arch=wgan", "/generate?arch=wgan&n=1&n=1", "/jobs?limit=1&limit=2"]
+)
+def test_a_key_that_comes_twice_is_named(layered: httpx.Client, path: str) -> None:
+    answer = layered.get(path)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert f"{error['field']}=" in path.partition("?")[2]
 
 
 def test_what_would_stand_beside_the_layers_is_refused(model_dir: Path) -> None:
