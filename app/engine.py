@@ -10,9 +10,9 @@ Must not know of HTTP, or where seeds come from.
 """
 
 import asyncio
-import contextlib
 import math
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -123,7 +123,7 @@ class Engine:
         for thread in self._threads:
             if thread.ident:  # it was started
                 thread.join()
-        self._encoder.shutdown()
+        self._encoder.shutdown(cancel_futures=True)
 
     def _work(self) -> None:
         torch.set_num_threads(1)  # the engine's own threads use all cores
@@ -238,6 +238,6 @@ def _give(answers: list[tuple[asyncio.Future[bytes], bytes | Exception]]) -> Non
 
 
 def _yield_to_other_threads() -> None:
-    """Have the kernel prefer the threads that draw, and the event loop (Linux only: elsewhere it may be refused)."""
-    with contextlib.suppress(OSError):
+    """Have the kernel prefer the threads that draw, and the event loop. Only Linux knows a thread's priority."""
+    if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)

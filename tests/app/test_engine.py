@@ -258,6 +258,34 @@ def test_small_answers_do_not_wait_for_large_ones_that_are_encoded() -> None:
     asyncio.run(ask())
 
 
+def test_closing_waits_for_one_large_answer_and_makes_no_other() -> None:
+    async def ask() -> None:
+        version: Any = Scripted()
+        version.may_draw.set()
+        encoding, may_encode = threading.Event(), threading.Event()
+        encoded: list[bytes] = []
+
+        def encode_slowly(images: Images) -> bytes:
+            encoding.set()
+            assert may_encode.wait(60)
+            encoded.append(seeds_of(images))
+            return encoded[-1]
+
+        async with running() as engine:
+            for seed in range(5):
+                engine.submit(version, [seed], encode_slowly, apart=True)
+            await asyncio.to_thread(encoding.wait, 60)
+            assert await engine.submit(version, [200], seeds_of) == bytes([200])  # all of them are drawn
+            closing = asyncio.create_task(asyncio.to_thread(engine.close))
+            while not engine._encoder._shutdown:
+                await asyncio.sleep(0.01)
+            may_encode.set()
+            await closing
+        assert encoded == [bytes([0])]
+
+    asyncio.run(ask())
+
+
 def test_no_seeds_are_an_error_that_harms_nobody() -> None:
     async def ask() -> None:
         version: Any = Scripted()
