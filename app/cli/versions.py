@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-# The metrics that fit into the table of `digits models`: column → name in the manifest.
+# The metrics that `digits models` shows: column → name in the manifest. A narrow terminal has room for the first ones.
 METRICS = {
     "FID": "fid",
     "precision": "precision",
@@ -24,6 +24,7 @@ METRICS = {
     "confidence": "confidence",
     "EMD": "emd",
 }
+WIDE, NARROW_METRICS = 130, 2  # characters, columns
 
 
 @commands.command(epilog="Example: `DIGITS_MODEL_DIR=/srv/models digits models`")
@@ -34,19 +35,24 @@ def models() -> None:
     from models import classifier
 
     entries = load_generators().entries
-    right = [Column(title, justify="right") for title in METRICS]
-    table = Table("arch", "version", "recipe", "epochs", *right, "made", "source", "state")
+    wide = out.width >= WIDE
+    shown = dict(list(METRICS.items())[: None if wide else NARROW_METRICS])
+    table = Table("arch", "version", "recipe", "epochs", *(Column(title, justify="right") for title in shown))
+    for title in ("made", "source", "state") if wide else ("source", "state"):
+        table.add_column(title)
     for entry in entries:
-        facts = [""] * (len(METRICS) + 3)
+        facts = [""] * (2 + len(shown) + wide)
         if entry.loaded:
             manifest = entry.loaded.manifest
-            made = f"{manifest.created_at:%Y-%m-%d %H:%M}"
-            facts = [manifest.recipe_name, str(manifest.epochs), *_format_metrics(manifest.metrics), made]
+            made = [f"{manifest.created_at:%Y-%m-%d %H:%M}"] if wide else []
+            facts = [manifest.recipe_name, str(manifest.epochs), *_format_metrics(manifest.metrics, shown), *made]
         star = " ★" if entry.is_default else ""
         table.add_row(entry.arch, f"{entry.version}{star}", *facts, entry.source, entry.state)
     table.add_section()
-    table.add_row("real images", "", "", "", *_format_metrics(classifier.facts().floors), "", "", "")
+    table.add_row("real images", "", "", "", *_format_metrics(classifier.facts().floors, shown))
     out.print(table)
+    if not wide:
+        out.print(f"Widen the terminal to {WIDE} characters for all metrics.")
     for entry in entries:  # below: the table has no room for reasons
         if entry.problem:
             out.print(f"{entry.arch} version {entry.version} is rejected: {entry.problem}", soft_wrap=True)
@@ -88,5 +94,5 @@ def load_generators() -> "Generators":
     return found
 
 
-def _format_metrics(metrics: Mapping[str, float]) -> list[str]:
-    return [f"{metrics[name]:.3g}" if name in metrics else "" for name in METRICS.values()]
+def _format_metrics(metrics: Mapping[str, float], shown: Mapping[str, str]) -> list[str]:
+    return [f"{metrics[name]:.3g}" if name in metrics else "" for name in shown.values()]

@@ -137,6 +137,16 @@ def test_a_rejected_version_is_listed_with_the_reason(tmp_path: Path) -> None:
     assert "rejected: generator.safetensors has 0 bytes" in digits(tmp_path, "models").stdout
 
 
+@pytest.mark.parametrize("columns", ["80", "130"])
+def test_the_table_of_versions_fits_into_its_terminal(tmp_path: Path, columns: str) -> None:
+    lines = digits(tmp_path, "models", COLUMNS=columns).stdout.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    for word in ("arch", "version", "recipe", "epochs", "FID", "source", "state"):
+        assert word in lines[1]
+    assert ("EMD" in lines[1]) is (columns == "130")
+    assert not any("…" in line for line in lines)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_first_epoch_leaves_no_version(tmp_path: Path, number: int) -> None:
     models = tmp_path / "models"
