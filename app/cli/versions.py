@@ -24,7 +24,7 @@ METRICS = {
     "confidence": "confidence",
     "EMD": "emd",
 }
-WIDE, NARROW_METRICS = 130, 2  # characters, columns
+WIDE, NARROW_METRICS = 140, 2  # characters, columns
 
 
 @commands.command(epilog="Example: `DIGITS_MODEL_DIR=/srv/models digits models`")
