@@ -32,7 +32,7 @@ from starlette.requests import ClientDisconnect
 from app.engine import EngineBusyError
 from app.generators import UnknownVersionError
 from app.rendering import ImpossiblePictureError
-from app.waiting import ClientGoneError, TooLateError
+from app.waiting import TooLateError
 from worker.jobs import KeyReusedError
 
 logger = logging.getLogger(__name__)
@@ -161,8 +161,7 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     ),
     EngineBusyError: _translate_busy,
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
-    ClientGoneError: _answer_nobody,
-    ClientDisconnect: _answer_nobody,  # Starlette's, while the body is read
+    ClientDisconnect: _answer_nobody,
     KeyReusedError: lambda error: _translate_http(
         UnprocessableError("this key was used before with another body; use a new key", field="Idempotency-Key")
     ),

@@ -3,6 +3,7 @@
 import asyncio
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 PATIENCE_SECONDS = 0.1  # for an answer, before the watch for a disconnect begins
 
@@ -11,16 +12,12 @@ class TooLateError(Exception):
     """The answer did not come before its deadline; try again later, or ask for fewer digits."""
 
 
-class ClientGoneError(Exception):
-    """The client has disconnected; there is nothing to do, since nobody reads the answer."""
-
-
 async def wait_for(answer: asyncio.Future[bytes], request: Request, seconds: float) -> bytes:
     """The answer, if it comes before its deadline and before the client disconnects; else its drawing stops.
 
     Raises:
         TooLateError: it did not come within ``seconds``.
-        ClientGoneError: the client has disconnected.
+        ClientDisconnect: the client has disconnected.
     """
     loop = asyncio.get_running_loop()
     watch: list[asyncio.Task[None]] = []
@@ -41,7 +38,7 @@ async def _watch(answer: asyncio.Future[bytes], request: Request, seconds: float
         async with asyncio.timeout(seconds - PATIENCE_SECONDS):
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-        error = ClientGoneError("the client has gone")
+        error = ClientDisconnect()
     except TimeoutError:
         error = TooLateError(f"no answer within {seconds:g} s; try again later, or with fewer digits")
     except Exception as refused:  # a layer refused the body of the request

@@ -25,8 +25,6 @@ ANSWER_SECONDS = 1  # for unfinished answers when a process is told to end
 GRACE_SECONDS = 3.0  # for a process to end, ANSWER_SECONDS included
 BACKLOG = 2048  # connections that wait to be accepted
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
-
 
 def serve(settings: ApiSettings) -> None:
     """Answer until SIGINT or SIGTERM.
@@ -63,7 +61,7 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
         OSError, UnavailableDeviceError: as :func:`serve`.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is loaded; the engine has its own threads
-    schedule_in_batches()
+    _schedule_in_batches()
     keep_freed_memory()
     from app.main import create_app
 
@@ -90,7 +88,7 @@ def require_free(host: str, port: int) -> None:
     _open_socket(host, port, shared=False).close()
 
 
-def schedule_in_batches() -> None:
+def _schedule_in_batches() -> None:
     """Tell the kernel not to interrupt a running thread because another of these processes wakes up.
 
     Otherwise each message of a client interrupts a thread of the engine, whose CPU caches are then cold

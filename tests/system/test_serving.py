@@ -141,6 +141,7 @@ def test_versions_are_swapped_under_load_and_every_answer_is_of_one(shared: Serv
     for thread in threads:
         thread.start()
     try:
+        eventually(lambda: answered, "the version before them answers")
         for number in range(5):
             better: Any = {"metrics": {"fid": 0.5 - number / 10}, "classifier_sha256": classifier.sha256()}
             version = str(publish(shared.model_dir, weights_seed=number, **better).version)
