@@ -30,6 +30,7 @@ class ApiSettings(Settings):
     )
     batch_wait_ms: Annotated[float, Field(ge=0, le=100)] = 1.0
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
+    header_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0  # from a request's first byte to its last
 
     def model_post_init(self, context: Any, /) -> None:
         if os.environ.get(_PROCESSES_BEFORE) and not os.environ.get(_PROCESSES):

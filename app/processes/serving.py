@@ -12,6 +12,8 @@ import logging
 import os
 import socket
 import sys
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
@@ -64,12 +66,17 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
     _schedule_in_batches()
     keep_freed_memory()
     from app.main import create_app
+    from app.processes.protocol import IDLE_SECONDS, BoundedProtocol, Places, count_places
 
     app = create_app(settings)
+    protocol = partial(BoundedProtocol, header_seconds=settings.header_seconds, places=Places(count_places()))
     bound = _open_socket(settings.host, settings.port, shared)  # uvicorn listens when the versions are loaded
     uvicorn.Server(
         uvicorn.Config(
             app,
+            http=cast(Any, protocol),
+            ws="none",
+            timeout_keep_alive=IDLE_SECONDS,
             log_config=None,
             backlog=BACKLOG,
             access_log=False,  # costs a tenth of a small picture's time; a proxy in front has its own
