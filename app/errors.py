@@ -3,11 +3,14 @@
 Routes and layers raise these:
 
     ServiceError
+    ├── BadRequestError       400
+    ├── ForbiddenError        403
     ├── NotFoundError         404
     ├── NotAcceptableError    406
     ├── ConflictError         409
     ├── TooLargeError         413
     ├── UnsupportedMediaError 415
+    ├── MisdirectedError      421
     ├── UnprocessableError    422
     └── UnavailableError      503
 
@@ -52,6 +55,18 @@ class ServiceError(HTTPException):
         self.errors = [_name_field(field, detail, bound)] if field else []
 
 
+class BadRequestError(ServiceError):
+    """The request is not one of HTTP; this is a fault of the client's software."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class ForbiddenError(ServiceError):
+    """This client may not do this; the answer says what is missing."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotFoundError(ServiceError):
     """There is no such version, job or path; choose one that the answer, ``/models`` or ``/jobs`` lists."""
 
@@ -80,6 +95,12 @@ class UnsupportedMediaError(ServiceError):
     """The body has a media type that the call does not accept; send the one that the answer names."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+
+class MisdirectedError(ServiceError):
+    """The request names a host that this service is not; ask under one of its own names."""
+
+    status = HTTPStatus.MISDIRECTED_REQUEST
 
 
 class UnprocessableError(ServiceError):

@@ -9,7 +9,7 @@ there; a new set of routes is one row of :data:`ROUTES`.
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -21,7 +21,9 @@ from app.dependencies import JobQueue, Resources
 from app.engine import Engine
 from app.generators import Generators
 from app.middleware.body_limit import BodyLimit
+from app.middleware.hosts import Hosts
 from app.middleware.methods import Methods
+from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
 from app.middleware.unique_keys import UniqueKeys
 from app.routes import docs, generate, health, jobs, models
@@ -35,13 +37,15 @@ from worker.reconciler import Reconciler
 REFRESH_SECONDS = 1.0  # between two reads of the model directory
 
 # Around every route, outermost first.
-LAYERS = (
-    Problems,
-    BodyLimit,
-    UniqueKeys,
-    Methods,
-    AsyncExitStackMiddleware,  # which FastAPI's own routes need
-)
+LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
+    "problems": lambda app, _: Problems(app),
+    "hosts": lambda app, settings: Hosts(app, {settings.host.lower(), *settings.allowed_hosts}),
+    "prefix": lambda app, settings: Prefix(app, settings.root_path),
+    "body limit": lambda app, _: BodyLimit(app),
+    "unique keys": lambda app, _: UniqueKeys(app),
+    "methods": lambda app, _: Methods(app),
+    "exit stack": lambda app, _: AsyncExitStackMiddleware(app),  # which FastAPI's own routes need
+}
 
 ROUTES = (generate, models, jobs, health, docs)  # the busiest first
 
@@ -49,10 +53,14 @@ ROUTES = (generate, models, jobs, health, docs)  # the busiest first
 class Application(FastAPI):
     """FastAPI with our layers in place of its own, so that one handler answers every error."""
 
+    def __init__(self, settings: ApiSettings, **options: Any) -> None:
+        super().__init__(**options)
+        self._settings = settings
+
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router
-        for layer in reversed(LAYERS):
-            app = layer(app)
+        for add in reversed(LAYERS.values()):
+            app = add(app, self._settings)
         return app
 
     def add_middleware(self, *_: Any, **__: Any) -> NoReturn:
@@ -86,12 +94,14 @@ def create_app(settings: ApiSettings) -> Application:
             yield
 
     app = Application(
+        settings,
         title="digits",
         summary="Handwritten digits on demand, drawn by GANs, and training of the GANs that draw them.",
         version=version("digits"),
         lifespan=lifespan,
         docs_url=None,  # app/routes/docs.py has it
         redoc_url=None,
+        redirect_slashes=False,  # app/middleware/prefix.py does it
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it looks for a receiver per request
     )
     # Before the pages of FastAPI, and not by include_router(), which would search twice per request.

@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
+import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from worker.settings import Settings
 
@@ -29,8 +31,34 @@ class ApiSettings(Settings):
         None, ge=1, le=MAX_PROCESSES, validation_alias=AliasChoices(_PROCESSES, _PROCESSES_BEFORE)
     )
     batch_wait_ms: Annotated[float, Field(ge=0, le=100)] = 1.0
+    root_path: str = ""  # the prefix that a proxy adds, as /digits
+    allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()  # more names of this service, separated by commas
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     header_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0  # from a request's first byte to its last
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_path(cls, path: str) -> str:
+        parts = path.strip("/")
+        if not re.fullmatch(r"[\w.~/-]*", parts, re.ASCII):
+            raise ValueError("should be a path, as /digits")
+        return f"/{parts}" if parts else ""
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, names: Any) -> Any:
+        return [name.strip().lower() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_hosts(cls, names: frozenset[str]) -> frozenset[str]:
+        for name in names:
+            with contextlib.suppress(ValueError):
+                ip_address(name)
+                continue
+            if not re.fullmatch(r"[\w.-]+", name, re.ASCII):
+                raise ValueError(f"should be names without scheme and port, as digits.example.org; not {name}")
+        return names
 
     def model_post_init(self, context: Any, /) -> None:
         if os.environ.get(_PROCESSES_BEFORE) and not os.environ.get(_PROCESSES):

@@ -17,7 +17,7 @@ class Methods:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["method"] == "OPTIONS" and (allowed := _list_methods(scope)):
+        elif scope["method"] == "OPTIONS" and (allowed := list_methods(scope)):
             await Response(status_code=204, headers={"Allow": allowed})(scope, receive, send)
         elif scope["method"] == "HEAD":
             await self._answer_head(scope, receive, send)
@@ -29,7 +29,7 @@ class Methods:
             await self._app(scope, receive, send)
         except HTTPException as error:
             if error.status_code == 405:
-                error.headers = {"Allow": _list_methods(scope)}
+                error.headers = {"Allow": list_methods(scope)}
             raise
 
     async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,11 +53,12 @@ class Methods:
                 raise
 
 
-def _list_methods(scope: Scope) -> str:
+def list_methods(scope: Scope) -> str:
     """All methods of a path, as ``Allow`` has them; empty if no route has this path."""
     found: set[str] = set()
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
     for route in scope["app"].routes:
-        if isinstance(route, Route) and route.path_regex.match(scope["path"]):
+        if isinstance(route, Route) and route.path_regex.match(path):
             found |= route.methods or set()
     if "GET" in found:
         found.add("HEAD")

@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from kombu.exceptions import OperationalError
 
@@ -22,19 +22,20 @@ router = APIRouter(tags=["train"], route_class=JsonRoute)
 
 @router.post("/train", status_code=status.HTTP_202_ACCEPTED)
 async def train(
-    request: TrainRequest,
+    order: TrainRequest,
     queue: JobQueueDep,
+    request: Request,
     response: Response,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Job:
     """Queue a training job. The same ``Idempotency-Key`` and body give the same job for a day."""
-    job, new = await queue.ask(queue.jobs.create, request, idempotency_key)
+    job, new = await queue.ask(queue.jobs.create, order, idempotency_key)
     if new:
         try:
             await queue.ask(queue.publisher.wake, job.id)
         except (OperationalError, UnavailableError) as error:  # the job is recorded: the reconciler will wake one
             logger.warning("job %s is queued, but its wake-up could not be sent: %s", job.id, error)
-    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Location"] = f"{request.scope['root_path']}/jobs/{job.id}"
     return job
 
 

@@ -3,11 +3,14 @@
 python -m tests.app.layered serve
 """
 
+from collections.abc import Callable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import cli, main
+from app.settings import ApiSettings
 
-NAMES = [layer.__name__ for layer in main.LAYERS]
+NAMES = list(main.LAYERS)
 
 
 class Report:
@@ -21,27 +24,30 @@ class Report:
 
         async def send_with_header(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-passed", " ".join(passed).encode())]
+                message["headers"] = [*message["headers"], (b"x-passed", ", ".join(passed).encode())]
             await send(message)
 
         await self._app({**scope, "passed": passed}, receive, send_with_header)
 
 
-def mark(name: str) -> type:
+class Mark:
     """A layer directly inside the layer ``name``: notes that a request passed that layer."""
 
-    class Mark:
-        def __init__(self, app: ASGIApp) -> None:
-            self._app = app
+    def __init__(self, app: ASGIApp, name: str) -> None:
+        self._app = app
+        self._name = name
 
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            if "passed" in scope:
-                scope["passed"].append(name)
-            await self._app(scope, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "passed" in scope:
+            scope["passed"].append(self._name)
+        await self._app(scope, receive, send)
 
-    return Mark
+
+def mark(add: Callable[[ASGIApp, ApiSettings], ASGIApp], name: str) -> Callable[[ASGIApp, ApiSettings], ASGIApp]:
+    return lambda app, settings: add(Mark(app, name), settings)
 
 
 if __name__ == "__main__":  # and not in a test process that imports NAMES
-    main.LAYERS = (Report, *(part for layer in main.LAYERS for part in (layer, mark(layer.__name__))))  # type: ignore[assignment]
+    marked = {name: mark(add, name) for name, add in main.LAYERS.items()}
+    main.LAYERS = {"report": lambda app, _: Report(app), **marked}
     cli.main()

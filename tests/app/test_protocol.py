@@ -18,9 +18,8 @@ from tests.processes import eventually, running_api
 
 SECONDS = 1.0  # DIGITS_HEADER_SECONDS of the service of these tests
 HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
-CHUNKED = (
-    b"POST /train HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
+TRAIN = b"POST /train HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+CHUNKED = TRAIN + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")

@@ -26,3 +26,24 @@ def test_a_bad_number_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> N
     monkeypatch.setenv("DIGITS_API_PROCESSES", value)
     with pytest.raises(ValidationError, match="DIGITS_API_PROCESSES"):
         ApiSettings()
+
+
+@pytest.mark.parametrize(("path", "meant"), [("", ""), ("/", ""), ("digits", "/digits"), ("/a/digits/", "/a/digits")])
+def test_a_prefix_may_be_written_as_one_likes(monkeypatch: pytest.MonkeyPatch, path: str, meant: str) -> None:
+    monkeypatch.setenv("DIGITS_ROOT_PATH", path)
+    assert ApiSettings().root_path == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DIGITS_ROOT_PATH", "https://example.org"),
+        ("DIGITS_ALLOWED_HOSTS", "https://example.org"),
+        ("DIGITS_ALLOWED_HOSTS", "example.org:443"),
+        ("DIGITS_HEADER_SECONDS", "0"),
+    ],
+)
+def test_what_is_no_prefix_and_no_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=name.removeprefix("DIGITS_").lower()):
+        ApiSettings()

@@ -1,0 +1,77 @@
+"""The layer that knows the names of this service: no page of another site can use it through a browser.
+
+A site can let its name point to this machine (DNS rebinding). Its pages then reach the service as
+their own, so requests under names that are not ours are refused. A page may send requests to any
+address without reading the answers, so those that change something are refused, too.
+"""
+
+from collections.abc import Collection
+from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.errors import BadRequestError, ForbiddenError, MisdirectedError
+
+LOOPBACK = "localhost"
+MAPPED = "::ffff:"  # before an address of IPv4 if a socket of IPv6 takes both
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class Hosts:
+    """Refuses requests without one ``Host`` (400), under a foreign one (421), and foreign changes (403).
+
+    The service answers to loopback's names, to the address that the connection came in at, and to
+    ``names``, each with any port. A request that may change something and has an ``Origin`` (which
+    browsers send) must come from a page of the service itself, or of one of ``names``.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app = app
+        self._names = frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._check(scope)
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if not hosts and scope["http_version"] == "1.0":  # which has no such header
+            return
+        if len(hosts) != 1:
+            raise BadRequestError(f"the request has {len(hosts)} Host headers instead of one", field="Host")
+        host = _read_name(hosts[0])
+        if not host:
+            raise BadRequestError("the Host header is not a host", field="Host")
+        if not (host in self._names or _is_loopback(host) or host == scope["server"][0].removeprefix(MAPPED)):
+            detail = f"this service is not {host}; its operator can add this name to DIGITS_ALLOWED_HOSTS"
+            raise MisdirectedError(detail, field="Host")
+        if scope["method"] in SAFE_METHODS:
+            return
+        for name, value in scope["headers"]:
+            if name == b"origin" and not self._is_ours(value.decode("latin-1"), hosts[0].decode("latin-1")):
+                detail = "a page of another site may change nothing here; its operator can add the site's name to "
+                raise ForbiddenError(detail + "DIGITS_ALLOWED_HOSTS", field="Origin")
+
+    def _is_ours(self, origin: str, host: str) -> bool:
+        authority = origin.partition("://")[2]
+        return bool(authority) and (authority == host or _read_name(authority.encode("latin-1")) in self._names)
+
+
+@lru_cache
+def _read_name(authority: bytes) -> str:
+    """The host in ``Host``, in lower case and without a port, brackets or the last dot; empty if it is malformed."""
+    try:
+        return (urlsplit(f"//{authority.decode('ascii')}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+@lru_cache
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == LOOPBACK

@@ -1,0 +1,34 @@
+"""The layer for a service behind a prefix, as ``https://example.org/digits/``."""
+
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.middleware.methods import list_methods
+
+
+class Prefix:
+    """Puts the prefix before the path, unless the proxy has left it there, and ends paths without a slash.
+
+    Routes match what follows the prefix (ASGI, ``root_path``); what names an address puts it in front.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            if self._prefix:
+                scope = self._add(scope)
+            path = scope["path"].rstrip("/")
+            if path != scope["path"] and not list_methods(scope) and list_methods({**scope, "path": path}):
+                query = scope["query_string"].decode("latin-1")
+                await RedirectResponse(path + (f"?{query}" if query else ""))(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _add(self, scope: Scope) -> Scope:
+        path: str = scope["path"]
+        if path != self._prefix and not path.startswith(self._prefix + "/"):
+            path = self._prefix + path
+        return {**scope, "root_path": self._prefix, "path": path}
