@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
-from redis.asyncio import Redis
 
 from app.engine import Engine
 from app.errors import REDIS_AWAY, UnavailableError
+from app.events import Feeds
 from app.generators import Generators
 from worker.broker import Publisher
 from worker.jobs import JobStore
@@ -25,12 +25,15 @@ MAX_THREADS = 40  # calls at a time; a call that timed out keeps its thread for 
 
 @dataclass(frozen=True)
 class JobQueue:
-    """The connections to the worker: job records, wake-ups, events."""
+    """The connections to the worker: job records and wake-ups; and the events of jobs."""
 
     jobs: JobStore
     publisher: Publisher
-    events: Redis
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_THREADS))
+
+    @cached_property
+    def feeds(self) -> Feeds:
+        return Feeds(partial(self.ask, self.jobs.read_events))
 
     async def ask(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run ``call(*arguments)`` in a thread. These threads are separate, so other routes never wait for one.

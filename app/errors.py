@@ -50,8 +50,10 @@ class ServiceError(HTTPException):
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
-    def __init__(self, detail: str, *, field: str | None = None, bound: Any = None) -> None:
-        super().__init__(self.status, detail)
+    def __init__(
+        self, detail: str, *, field: str | None = None, bound: Any = None, retry_seconds: int | None = None
+    ) -> None:
+        super().__init__(self.status, detail, {"Retry-After": str(retry_seconds)} if retry_seconds else None)
         self.errors = [_name_field(field, detail, bound)] if field else []
 
 

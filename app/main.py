@@ -30,7 +30,7 @@ from app.routes import docs, generate, health, jobs, models
 from app.settings import ApiSettings
 from models import device
 from worker.broker import Publisher
-from worker.connections import connect, connect_to_events
+from worker.connections import connect
 from worker.jobs import JobStore
 from worker.reconciler import Reconciler
 
@@ -62,6 +62,11 @@ class Application(FastAPI):
         for add in reversed(LAYERS.values()):
             app = add(app, self._settings)
         return app
+
+    async def close_streams(self) -> None:
+        """End the streams of events, before the server waits for the answers that are under way."""
+        if queue := self.state.resources.job_queue:
+            await queue.feeds.close()
 
     def add_middleware(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("add a row to LAYERS in app/main.py")
@@ -114,8 +119,8 @@ def _open_job_queue(settings: ApiSettings, stack: contextlib.AsyncExitStack) -> 
     if settings.redis_url is None:
         return None
     url = settings.require_redis()
-    queue = JobQueue(JobStore(connect(url)), Publisher(url), connect_to_events(url))
-    stack.push_async_callback(queue.events.aclose)
+    queue = JobQueue(JobStore(connect(url)), Publisher(url))
+    stack.callback(asyncio.create_task(queue.feeds.run()).cancel)
     stack.callback(queue.publisher.close)
     reconciler = Reconciler(url, settings.model_dir)
     stack.callback(reconciler.close)

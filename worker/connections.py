@@ -5,12 +5,10 @@ not import Celery or torch.
 """
 
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 REDIS_SECONDS = 1.0  # to connect, and for an answer: two calls and a message fit into 3 s
-BLOCK_SECONDS = 10.0  # that Redis may wait for the next event before it answers
 
 
 def connect(url: str) -> Redis:
@@ -24,11 +22,4 @@ def connect(url: str) -> Redis:
         socket_timeout=REDIS_SECONDS,
         socket_connect_timeout=REDIS_SECONDS,
         retry=Retry(NoBackoff(), 0),
-    )
-
-
-def connect_to_events(url: str) -> AsyncRedis:
-    """A client for :func:`worker.jobs.follow`, which asks Redis to wait up to ``BLOCK_SECONDS``."""
-    return AsyncRedis.from_url(
-        url, decode_responses=True, socket_timeout=2 * BLOCK_SECONDS, socket_connect_timeout=REDIS_SECONDS
     )

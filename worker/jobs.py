@@ -13,12 +13,9 @@ changes with an older token are refused. Must not import torch: the API and the 
 process use this module.
 """
 
-import asyncio
 import hashlib
-import json
-import logging
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -27,14 +24,9 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from redis import Redis
-from redis.asyncio import Redis as AsyncRedis
-from redis.exceptions import ConnectionError, TimeoutError
 
 from models import seeds
-from worker.connections import BLOCK_SECONDS
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
-
-logger = logging.getLogger(__name__)
 
 MAX_EPOCHS = 1_000
 LEASE_SECONDS = 30  # a running job without a report for this long counts as lost
@@ -129,12 +121,13 @@ class Claim:
     may_be_published: bool  # an earlier run had started to publish
 
 
-class Event(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Event:
     """Something that has happened to a job."""
 
-    id: str  # increases from event to event
+    id: str  # increases from event to event: <milliseconds>-<number>
     kind: str  # queued, started, epoch, metric, sample, published, ended
-    data: dict[str, Any]
+    data: str  # an object as JSON, in one line
 
 
 _JOB, _EVENTS = "digits:job:", "digits:events:"
@@ -199,10 +192,20 @@ class JobStore:
         state = self._redis.hget(_JOB + job_id, "state")
         return None if state is None else state not in (JobState.QUEUED, JobState.RUNNING)
 
-    def get_last_event(self, job_id: str) -> tuple[str, str] | None:
-        """Id and kind of the newest event of a job."""
-        entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_EVENTS + job_id, count=1))
-        return (entries[0][0], entries[0][1]["kind"]) if entries else None
+    def read_events(self, after: Mapping[str, str], count: int) -> dict[str, list[Event] | None]:
+        """The next ``count`` events at most of each job, after the id that is given for it (``0``: from the first).
+
+        None for a job that does not exist.
+        """
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id, last in after.items():
+                pipe.exists(_JOB + job_id)
+                pipe.xrange(_EVENTS + job_id, min=f"({last}", count=count)
+            answers = iter(pipe.execute())
+        return {
+            job_id: [Event(number, fields["kind"], fields["data"]) for number, fields in entries] if exists else None
+            for job_id, exists, entries in zip(after, answers, answers, strict=True)
+        }
 
     def list_newest(self, limit: int) -> list[Job]:
         """Up to ``limit`` jobs, newest first."""
@@ -267,34 +270,6 @@ class JobStore:
         called this in the last ``RECONCILE_SECONDS``.
         """
         return [str(job_id) for job_id in self._change("reconcile", waiting, int(at_once))]
-
-
-async def follow(redis: AsyncRedis, job_id: str, after: str) -> AsyncIterator[Event | None]:
-    """The events of a job after the id ``after`` (``0``: all), as they happen, until its last one.
-
-    Yields None after a while without an event. Waits while Redis is away. Ends also if the job no
-    longer exists.
-    """
-    name = _EVENTS + job_id
-    while True:
-        try:
-            streams: Any = await redis.xread({name: after}, block=int(BLOCK_SECONDS * 1000))
-            newest: Any = [] if streams else await redis.xrevrange(name, count=1)
-        except (ConnectionError, TimeoutError) as error:
-            logger.warning("cannot follow job %s: %s", job_id, error)
-            await asyncio.sleep(1)
-            yield None
-            continue
-        if not streams:
-            if not newest or newest[0][1]["kind"] == ENDED:
-                return
-            yield None
-        for _, entries in streams:
-            for after, fields in entries:
-                event = Event(id=after, kind=fields["kind"], data=json.loads(fields["data"]))
-                yield event
-                if event.kind == ENDED:
-                    return
 
 
 def _to_dict(record: list[str]) -> dict[str, str]:

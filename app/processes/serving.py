@@ -7,6 +7,7 @@ connections, and the others would stay idle.
     digits serve --processes 4
 """
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -24,8 +25,9 @@ from app.settings import ApiSettings
 from worker.settings import LOG_FORMAT
 
 ANSWER_SECONDS = 1  # for unfinished answers when a process is told to end
-GRACE_SECONDS = 3.0  # for a process to end, ANSWER_SECONDS included
+GRACE_SECONDS = 4.0  # for a process to end, ANSWER_SECONDS included
 BACKLOG = 2048  # connections that wait to be accepted
+READ_SECONDS = 60  # that a client may read nothing of its answer before its connection is cut (Linux)
 
 
 def serve(settings: ApiSettings) -> None:
@@ -71,7 +73,7 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
     app = create_app(settings)
     protocol = partial(BoundedProtocol, header_seconds=settings.header_seconds, places=Places(count_places()))
     bound = _open_socket(settings.host, settings.port, shared)  # uvicorn listens when the versions are loaded
-    uvicorn.Server(
+    _Server(
         uvicorn.Config(
             app,
             http=cast(Any, protocol),
@@ -80,10 +82,26 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
             log_config=None,
             backlog=BACKLOG,
             access_log=False,  # costs a tenth of a small picture's time; a proxy in front has its own
-            timeout_graceful_shutdown=ANSWER_SECONDS,
+            timeout_graceful_shutdown=ANSWER_SECONDS + 1,
             server_header=False,
         )
     ).run(sockets=[bound])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which ends quietly: streams are completed, and what is not answered in time is cut.
+
+    uvicorn alone would wait for the streams, then cancel them, and log a traceback for each.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await cast(Any, self.config.app).close_streams()
+        asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._cut)
+        await super().shutdown(sockets)
+
+    def _cut(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def require_free(host: str, port: int) -> None:
@@ -112,6 +130,8 @@ def _open_socket(host: str, port: int, shared: bool) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READ_SECONDS * 1000)
         found.bind((host, port))
     except OSError:
         found.close()

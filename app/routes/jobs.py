@@ -1,21 +1,32 @@
 """``/train`` and ``/jobs``: queue a training, follow it, cancel it."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import StreamingResponse
 from kombu.exceptions import OperationalError
 
-from app.dependencies import JobQueueDep
-from app.errors import ConflictError, NotFoundError, UnavailableError
+from app.dependencies import ANSWER_SECONDS, JobQueueDep
+from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError
+from app.events import Feed
 from app.routes.classes import JsonRoute
-from worker.jobs import ENDED, Job, JobState, TrainRequest, follow
+from worker.jobs import Job, JobState, TrainRequest
 
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 1_000
+
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy keeps events back
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
 
 router = APIRouter(tags=["train"], route_class=JsonRoute)
 
@@ -69,43 +80,46 @@ async def cancel_job(job_id: str, queue: JobQueueDep, response: Response) -> Job
     return job
 
 
-async def _find_start(
-    job: JobDep,
-    queue: JobQueueDep,
-    response: Response,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}(-\d{1,19})?$")] = None,
-) -> str | None:
-    """The id of the event after which a stream begins. A client that has seen the last event gets None and 204."""
-    if last_event_id is None:
-        return "0"
-    if await queue.ask(queue.jobs.get_last_event, job.id) == (last_event_id, ENDED):
-        response.status_code = status.HTTP_204_NO_CONTENT
-        return None
-    return last_event_id
+async def _follow(job_id: str, queue: JobQueueDep) -> AsyncIterator[Feed]:
+    """The feed of a job, with all events until now."""
+    with queue.feeds.follow(job_id) as feed:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await feed.is_complete.wait()
+        except TimeoutError:
+            raise UnavailableError(REDIS_AWAY) from None
+        if not feed.is_known:
+            raise _make_unknown(job_id)
+        yield feed
 
 
 @router.get(
     "/jobs/{job_id}/events",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     responses={204: {"description": "the client has seen the last event"}},
 )
 async def job_events(
-    job_id: str, queue: JobQueueDep, start: Annotated[str | None, Depends(_find_start)]
-) -> AsyncIterator[ServerSentEvent]:
+    feed: Annotated[Feed, Depends(_follow)],
+    queue: JobQueueDep,
+    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}(-\d{1,19})?$")] = None,
+) -> Response:
     """Stream the events of a job as server-sent events, from the first one or after ``Last-Event-ID``.
 
     The events are queued, started, epoch, metric, sample (a PNG in base64), published and ended. The
     stream closes after ended. Only the newest 1,000 events are kept. A client that reconnects after the
-    last event gets a 204, so that browsers stop reconnecting.
+    last event gets a 204, so that browsers stop reconnecting. One that reads too slowly for the events
+    that are kept is disconnected, and may come back with ``Last-Event-ID``.
     """
-    if start is None:
-        return
-    async for event in follow(queue.events, job_id, start):
-        if event:
-            yield ServerSentEvent(id=event.id, event=event.kind, data=event.data)
+    if last_event_id and feed.is_over and last_event_id == feed.last:
+        return Response(status_code=status.HTTP_204_NO_CONTENT)
+    return EventStream(queue.feeds.stream(feed, feed.find(last_event_id or "0")), headers=_STREAM_HEADERS)
 
 
 def _require_known(job: Job | None, job_id: str) -> Job:
     if job is None:
-        raise NotFoundError(f"there is no job {job_id}", field="job_id")
+        raise _make_unknown(job_id)
     return job
+
+
+def _make_unknown(job_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no job {job_id}", field="job_id")

@@ -1,14 +1,12 @@
-import asyncio
+import json
 import threading
-from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from models import seeds
 from tests.processes import run_in_threads
-from worker import jobs
-from worker.connections import connect, connect_to_events
+from worker.connections import connect
 from worker.jobs import (
     KEPT_SECONDS,
     LEASE_SECONDS,
@@ -25,7 +23,6 @@ from worker.jobs import (
     KeyReusedError,
     Standing,
     TrainRequest,
-    follow,
 )
 from worker.recipes import RECIPES, ArchName
 
@@ -52,7 +49,6 @@ def test_an_unknown_id_is_no_job(store: JobStore) -> None:
     assert store.has_ended("nothing") is None
     assert store.claim("nothing", "worker") is None
     assert store.cancel("nothing") is None
-    assert store.get_last_event("nothing") is None
 
 
 def test_jobs_are_listed_newest_first(store: JobStore) -> None:
@@ -301,24 +297,20 @@ def test_a_running_job_learns_that_it_is_to_be_canceled(store: JobStore) -> None
     assert store.report(claim, {"epoch": 1}) is Standing.CANCELED
 
 
-def followed(url: str, job_id: str, after: str = "0") -> list[Event]:
-    async def collect() -> list[Event]:
-        redis = connect_to_events(url)
-        events = [event async for event in follow(redis, job_id, after) if event]
-        await redis.aclose()
-        return events
-
-    return asyncio.run(asyncio.wait_for(collect(), 10))
+def read_events(store: JobStore, job_id: str, after: str = "0", count: int = MAX_EVENTS + 1) -> list[Event]:
+    events = store.read_events({job_id: after}, count)[job_id]
+    assert events is not None
+    return events
 
 
-def test_what_happens_to_a_job_can_be_followed_from_any_event(store: JobStore, valkey_url: str) -> None:
+def test_what_happens_to_a_job_can_be_read_from_any_event(store: JobStore) -> None:
     claim = claimed(store)
     told = [(1, "epoch", '{"epoch": 1}'), (2, "sample", '{"png": ""}')]
     store.report(claim, {"epoch": 1}, told[:1])
     store.report(claim, {"epoch": 1}, told)  # again, as if the answer was lost
     store.finish(claim, JobState.SUCCEEDED, version=7)
-    events = followed(valkey_url, claim.job.id)
-    assert [(event.kind, event.data) for event in events] == [
+    events = read_events(store, claim.job.id)
+    assert [(event.kind, json.loads(event.data)) for event in events] == [
         ("queued", {}),
         ("started", {"attempt": 1}),
         ("epoch", {"epoch": 1}),
@@ -326,31 +318,29 @@ def test_what_happens_to_a_job_can_be_followed_from_any_event(store: JobStore, v
         ("published", {"version": 7}),
         ("ended", {"state": "succeeded"}),
     ]
-    assert followed(valkey_url, claim.job.id, events[2].id) == events[3:]
-    assert store.get_last_event(claim.job.id) == (events[-1].id, "ended")
+    assert read_events(store, claim.job.id, events[2].id) == events[3:]
+    assert read_events(store, claim.job.id, events[1].id, count=2) == events[2:4]
+    assert read_events(store, claim.job.id, "9999999999999-0") == []
 
 
-def test_the_events_of_a_job_are_capped(store: JobStore, valkey_url: str) -> None:
+def test_the_events_of_several_jobs_are_read_at_once(store: JobStore) -> None:
+    one, other = claimed(store).job.id, claimed(store).job.id
+    first = read_events(store, one)[0]
+    found = store.read_events({one: first.id, "nothing": "0", other: "0"}, 10)
+    assert [None if events is None else [event.kind for event in events] for events in found.values()] == [
+        ["started"],
+        None,
+        ["queued", "started"],
+    ]
+
+
+def test_the_events_of_a_job_are_capped(store: JobStore) -> None:
     claim = claimed(store)
     store.report(claim, {}, [(n, "epoch", f'{{"epoch": {n}}}') for n in range(1, MAX_EVENTS + 10)])
     store.finish(claim, JobState.FAILED, error="broken")
-    events = followed(valkey_url, claim.job.id)
+    events = read_events(store, claim.job.id)
     assert len(events) == MAX_EVENTS
-    assert events[-1].data == {"state": "failed", "error": "broken"}
-
-
-def test_a_follower_from_after_the_last_event_is_let_go(
-    store: JobStore, valkey_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "BLOCK_SECONDS", 0.1)
-    claim = claimed(store)
-    store.finish(claim, JobState.FAILED, error="broken")
-    assert followed(valkey_url, claim.job.id, "9999999999999-0") == []
-
-
-def test_the_events_of_an_unknown_job_end_at_once(store: JobStore, valkey_url: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(jobs, "BLOCK_SECONDS", 0.1)
-    assert followed(valkey_url, "nothing") == []
+    assert json.loads(events[-1].data) == {"state": "failed", "error": "broken"}
 
 
 def test_a_key_names_its_job_again(store: JobStore) -> None:
