@@ -23,10 +23,11 @@ MAX_FOLLOWERS = 1_000  # of this process
 MAX_FEEDS = 64
 RETRY_SECONDS = 10  # when there are too many
 BATCH_EVENTS = 64  # that one call to Redis brings, of all jobs together
-BATCH_BYTES = 16 * 1024  # about what a follower is sent at a time
+BATCH_BYTES = 32 * 1024  # about what a follower is sent at a time
 LOOK_SECONDS = 0.2  # between two calls to Redis
 AWAY_SECONDS = 1.0  # the same while Redis does not answer
 PING_SECONDS = 15.0  # without an event: then a comment shows that the connection is alive
+TURN_SECONDS = 0.001  # between two batches: without a pause, drawing waits for Python's lock
 WAKE_AT_ONCE = 50  # followers, before others get their turn
 
 PING = b": ping\n\n"
@@ -168,13 +169,17 @@ class Feeds:
             except LookupError:
                 return  # the client was too slow; it comes back with Last-Event-ID
             if batch:
-                async with self._turn:  # one batch at a time: others are answered in between
-                    await asyncio.sleep(0)
+                await self.take_turn()
                 yield batch
             elif feed.is_over:
                 return
             elif not await feed.wait():
                 yield PING
+
+    async def take_turn(self) -> None:
+        """Wait until it is one's turn to do some work: others are answered in between."""
+        async with self._turn:
+            await asyncio.sleep(TURN_SECONDS)
 
     async def _look(self) -> bool:
         """Get the next events of every feed. True if there may be more of them at once."""

@@ -86,6 +86,7 @@ async def _follow(job_id: str, queue: JobQueueDep) -> AsyncIterator[Feed]:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await feed.is_complete.wait()
+                await queue.feeds.take_turn()
         except TimeoutError:
             raise UnavailableError(REDIS_AWAY) from None
         if not feed.is_known:
