@@ -15,8 +15,10 @@ from typing import Any, NoReturn
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
+from app import openapi
 from app.dependencies import JobQueue, Resources
 from app.engine import Engine
 from app.generators import Generators
@@ -62,6 +64,11 @@ class Application(FastAPI):
         for add in reversed(LAYERS.values()):
             app = add(app, self._settings)
         return app
+
+    def openapi(self) -> dict[str, Any]:
+        if not self.openapi_schema:
+            openapi.complete(super().openapi())
+        return super().openapi()
 
     async def close_streams(self) -> None:
         """End the streams of events, before the server waits for the answers that are under way."""
@@ -111,6 +118,9 @@ def create_app(settings: ApiSettings) -> Application:
     )
     # Before the pages of FastAPI, and not by include_router(), which would search twice per request.
     app.router.routes[:0] = [route for part in ROUTES for route in part.router.routes]
+    for route in app.routes:
+        if isinstance(route, APIRoute):
+            route.operation_id = route.name  # generated clients name their functions after it
     return app
 
 

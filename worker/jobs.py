@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from redis import Redis
 
 from models import seeds
@@ -62,6 +63,17 @@ class KeyReusedError(Exception):
     """An Idempotency-Key was used again with another body; use a new key."""
 
 
+def _require_number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("int_type", "Input should be a number")
+    return value
+
+
+# In JSON, 5.0 is a whole number, too.
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS), BeforeValidator(_require_number)]
+Seed = Annotated[int, Field(ge=0, le=seeds.MAX_SEED), BeforeValidator(_require_number)]
+
+
 class TrainRequest(BaseModel):
     """The body of ``POST /train``."""
 
@@ -69,14 +81,10 @@ class TrainRequest(BaseModel):
 
     arch: ArchName
     recipe: RecipeName = RecipeName(DEFAULT_RECIPE)
-    epochs: int | None = Field(None, strict=True, ge=1, le=MAX_EPOCHS, description="default: as in the recipe")
-    seed: int | None = Field(None, strict=True, ge=0, le=seeds.MAX_SEED, description="default: a random seed")
-    measure_every: int | None = Field(
-        None,
-        strict=True,
-        ge=1,
-        le=MAX_EPOCHS,
-        description="epochs between measurements; default: measure only at the end",
+    epochs: Epochs | None = Field(None, description="default: as in the recipe")
+    seed: Seed | None = Field(None, description="default: a random seed")
+    measure_every: Epochs | None = Field(
+        None, description="epochs between measurements; default: measure only at the end"
     )
 
 

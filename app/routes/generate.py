@@ -5,7 +5,7 @@ import platform
 from functools import lru_cache
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
 import mimeparse
 import torch
@@ -17,6 +17,7 @@ from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError
 from app.generators import LATEST, LoadedVersion
 from app.middleware.methods import IS_HEAD
+from app.openapi import Described, describe_headers, describe_pictures, describe_problems
 from app.rendering import FORMATS, Encoder
 from app.routes.classes import DirectRoute, join_lines
 from app.waiting import wait_for
@@ -32,8 +33,19 @@ _BUILD = (
     torch.backends.cpu.get_cpu_capability(),
 )
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the picture", "content": {media_type: {} for media_type in FORMATS}}
+_HEADERS = describe_headers(
+    X_Arch="the architecture that drew", X_Version="its version", X_Seed="the seed of the first image", Vary="Accept"
+)
+_CACHED = describe_headers(ETag="of what the bytes depend on; if a seed is given", Cache_Control="for how long")
+
+_ANSWERS: Described = {
+    200: {"description": "the picture", "content": describe_pictures(), "headers": _HEADERS},
+    **describe_problems(404, 406, 429, 504),
+}
+_CACHED_ANSWERS: Described = {
+    **_ANSWERS,
+    200: {**_ANSWERS[200], "headers": {**_HEADERS, **_CACHED}},
+    304: {"description": "the picture that ``If-None-Match`` names has not changed", "headers": _CACHED},
 }
 
 
@@ -61,7 +73,7 @@ class Order(BaseModel):
 
 
 OrderQuery = Annotated[Order, Query()]
-Accept = Annotated[str, Header()]
+Accept = Annotated[str, Header(include_in_schema=False)]  # OpenAPI describes it by the bodies of an answer
 
 router = APIRouter(tags=["generate"], route_class=DirectRoute)
 
@@ -73,7 +85,7 @@ async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*
     return await _draw(order, request, resources, media_type, await _find_version(order, resources))
 
 
-@router.get("/generate", response_class=Response, responses={**_ANSWERS, 304: {"description": "not changed"}})
+@router.get("/generate", response_class=Response, responses=_CACHED_ANSWERS)
 async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """As POST. An answer can be cached if a seed is given, and for a day if a version number is given too."""
     resources, media_type = await get_resources(request), _choose_format(accept)

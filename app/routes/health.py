@@ -25,7 +25,7 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: {"model": Readiness}})
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "not ready"}})
 async def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: Response) -> Readiness:
     """Whether ``/generate`` can answer for every architecture, and the state of each part."""
     counts = {arch: sum(1 for e in generators.entries if e.arch == arch and e.loaded) for arch in ARCHS}

@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from app.dependencies import ANSWER_SECONDS, JobQueueDep
 from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError
 from app.events import Feed
+from app.openapi import EVENT, Described, describe_headers, describe_problems
 from app.routes.classes import JsonRoute
 from worker.jobs import Job, JobState, TrainRequest
 
@@ -31,7 +32,23 @@ class EventStream(StreamingResponse):
 router = APIRouter(tags=["train"], route_class=JsonRoute)
 
 
-@router.post("/train", status_code=status.HTTP_202_ACCEPTED)
+_LINK = {"parameters": {"job_id": "$response.body#/id"}}
+
+_ACCEPTED: Described = {
+    202: {
+        "description": "the job is queued",
+        "headers": describe_headers(Location="of the job"),
+        "links": {
+            "get": {"operationId": "get_job", **_LINK},
+            "cancel": {"operationId": "cancel_job", **_LINK},
+            "follow": {"operationId": "follow_job", **_LINK},
+        },
+    },
+    **describe_problems(415, 503),
+}
+
+
+@router.post("/train", status_code=status.HTTP_202_ACCEPTED, responses=_ACCEPTED)
 async def train(
     order: TrainRequest,
     queue: JobQueueDep,
@@ -50,7 +67,7 @@ async def train(
     return job
 
 
-@router.get("/jobs")
+@router.get("/jobs", responses=describe_problems(503))
 async def list_jobs(queue: JobQueueDep, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100) -> list[Job]:
     """The newest jobs, newest first. Jobs that have ended are kept for 30 days."""
     return await queue.ask(queue.jobs.list_newest, limit)
@@ -63,13 +80,16 @@ async def _get_job(job_id: str, queue: JobQueueDep) -> Job:
 JobDep = Annotated[Job, Depends(_get_job)]
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", responses=describe_problems(404, 503))
 async def get_job(job: JobDep) -> Job:
     """A job: its state, epoch, losses, time left, how often its worker was lost, the version that it made."""
     return job
 
 
-@router.delete("/jobs/{job_id}", responses={202: {"model": Job, "description": "asked to stop"}})
+@router.delete(
+    "/jobs/{job_id}",
+    responses={202: {"model": Job, "description": "asked to stop"}, **describe_problems(404, 409, 503)},
+)
 async def cancel_job(job_id: str, queue: JobQueueDep, response: Response) -> Job:
     """Cancel a job. A queued job is canceled at once (200); a running job is asked to stop (202)."""
     job = _require_known(await queue.ask(queue.jobs.cancel, job_id), job_id)
@@ -97,9 +117,13 @@ async def _follow(job_id: str, queue: JobQueueDep) -> AsyncIterator[Feed]:
 @router.get(
     "/jobs/{job_id}/events",
     response_class=EventStream,
-    responses={204: {"description": "the client has seen the last event"}},
+    responses={
+        200: {"description": "the events", "content": {EventStream.media_type: {"itemSchema": EVENT}}},
+        204: {"description": "the client has seen the last event"},
+        **describe_problems(404, 503),
+    },
 )
-async def job_events(
+async def follow_job(
     feed: Annotated[Feed, Depends(_follow)],
     queue: JobQueueDep,
     last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}(-\d{1,19})?$")] = None,

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from app.dependencies import GeneratorsDep
 from app.errors import NotFoundError
 from app.generators import Entry, EntryState, Source
+from app.openapi import describe_problems
 from models.archs import ARCHS
 from models.manifest import Manifest
 
@@ -42,14 +43,14 @@ async def list_models(generators: GeneratorsDep) -> list[Version]:
     return [Version.model_validate(_list_facts(entry)) for entry in generators.entries]
 
 
-@router.get("/{arch}")
+@router.get("/{arch}", responses=describe_problems(404))
 async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
     """Every version of one architecture."""
     _require_arch(arch)
     return [version for version in await list_models(generators) if version.arch == arch]
 
 
-@router.get("/{arch}/{version}")
+@router.get("/{arch}/{version}", responses=describe_problems(404))
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
     """One version with its manifest; ``latest`` is the newest one that is loaded."""
     _require_arch(arch)

@@ -9,7 +9,7 @@ from worker.jobs import JobState, JobStore
 
 
 def test_a_job_is_accepted_and_can_be_followed(api: httpx.Client, store: JobStore) -> None:
-    answer = api.post("/train", json={"arch": "dcgan", "recipe": "book", "epochs": 2, "seed": 3})
+    answer = api.post("/train", json={"arch": "dcgan", "recipe": "book", "epochs": 2.0, "seed": 3})
     assert answer.status_code == 202
     job = answer.json()
     assert answer.headers["Location"] == f"/jobs/{job['id']}"

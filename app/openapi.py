@@ -1,0 +1,131 @@
+"""What OpenAPI says of answers: problems, pictures, and headers. FastAPI says the rest."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from app.rendering import FORMATS
+
+Described = dict[int | str, dict[str, Any]]
+
+PROBLEM = {
+    "type": "object",
+    "title": "Problem",
+    "description": "What went wrong (RFC 9457).",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string", "description": "the phrase of the status"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "what is wrong, and what to do"},
+        "errors": {
+            "type": "array",
+            "description": "one for each mistake in the input",
+            "items": {
+                "type": "object",
+                "title": "FieldError",
+                "required": ["field", "detail"],
+                "properties": {
+                    "field": {"type": "string"},
+                    "detail": {"type": "string"},
+                    "bound": {"description": "what is allowed, as {le: 1024}"},
+                },
+            },
+        },
+    },
+}
+
+PICTURES = {
+    "type": "object",
+    "title": "Pictures",
+    "required": ["arch", "version", "seed", "sha256", "images"],
+    "properties": {
+        "arch": {"type": "string"},
+        "version": {"type": "integer"},
+        "seed": {"type": "integer", "description": "of the first image"},
+        "sha256": {"type": "string", "description": "of the weights"},
+        "images": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "title": "Picture",
+                "required": ["seed", "png"],
+                "properties": {
+                    "seed": {"type": "integer"},
+                    "png": {"type": "string", "contentEncoding": "base64", "description": "a PNG"},
+                },
+            },
+        },
+    },
+}
+
+EVENT = {
+    "type": "object",
+    "title": "Event",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "for Last-Event-ID"},
+        "event": {"enum": ["queued", "started", "epoch", "metric", "sample", "published", "ended"]},
+        "data": {"type": "string", "contentMediaType": "application/json", "description": "an object"},
+    },
+}
+
+# A problem that every operation may answer with: the layers of app/main.py and the protocol see to that.
+COMMON = (400, 408, 413, 414, 421, 422, 431, 500)
+OF_CHANGES = (403,)  # of all methods but GET
+
+_HEADERS: Mapping[int, tuple[str, str]] = {
+    429: ("Retry-After", "the seconds until another try is worth it"),
+    503: ("Retry-After", "as in 429, where it is known"),
+}
+
+
+def describe_headers(**headers: str) -> dict[str, Any]:
+    """Headers of an answer, by their names with underscores, and what they say."""
+    return {
+        name.replace("_", "-"): {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
+    }
+
+
+def describe_problems(*statuses: int) -> Described:
+    """Answers that are problems."""
+    described: Described = {}
+    for status in statuses:
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        described[status] = {"description": HTTPStatus(status).phrase, "content": content}
+        if header := _HEADERS.get(status):
+            described[status]["headers"] = describe_headers(**dict([header]))
+    return described
+
+
+def describe_pictures() -> dict[str, Any]:
+    """The bodies of ``/generate``."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    return {name: {"schema": PICTURES} if name == "application/json" else binary for name in FORMATS}
+
+
+def complete(schema: dict[str, Any]) -> None:
+    """Add to FastAPI's schema what every operation may answer."""
+    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own 422, which is never sent
+        schemas.pop(name, None)
+    schemas["Problem"] = PROBLEM
+    for operations in schema["paths"].values():
+        for method, operation in operations.items():
+            for parameter in operation.get("parameters", []):
+                _forbid_null(parameter)
+            for answer in operation["responses"].values():
+                for body in answer.get("content", {}).values():
+                    if "itemSchema" in body:  # FastAPI adds that the whole is a string
+                        body.pop("schema", None)
+            common = COMMON if method == "get" else COMMON + OF_CHANGES
+            described = {str(status): answer for status, answer in describe_problems(*common).items()}
+            operation["responses"] = dict(sorted({**operation["responses"], **described}.items()))
+
+
+def _forbid_null(parameter: dict[str, Any]) -> None:
+    """A parameter may be absent, but there is no way to write null in a query or a header."""
+    kinds = parameter["schema"].pop("anyOf", [])
+    for kind in kinds:
+        if kind != {"type": "null"}:
+            parameter["schema"] |= kind

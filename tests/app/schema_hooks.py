@@ -1,0 +1,35 @@
+"""Rules of the API that OpenAPI cannot say, for schemathesis (``SCHEMATHESIS_HOOKS``).
+
+A case against them is valid by the schema, and yet the right answer is a 422.
+"""
+
+import uuid
+from typing import Any
+
+import schemathesis
+from schemathesis import Case, HookContext
+
+from app.rendering import FORMATS, measure_grid
+from models import seeds
+
+MAX_PIXELS = FORMATS["image/png"].max_pixels
+
+
+@schemathesis.hook
+def filter_case(context: HookContext, case: Case[Any]) -> bool:
+    query = case.query if isinstance(case.query, dict) else {}
+    try:
+        n, seed, scale = (int(query.get(name, default)) for name, default in (("n", 16), ("seed", 0), ("scale", 1)))
+        columns = int(query["columns"]) if "columns" in query else None
+        height, width = measure_grid(n, columns, scale)
+    except (ValueError, TypeError, ZeroDivisionError):  # a case of wrong input
+        return True
+    return seed <= seeds.find_last_first(n) and height * width <= MAX_PIXELS
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """A key belongs to one body."""
+    key = case.headers.get("idempotency-key") if case.headers else None
+    if key and 0 < len(key) <= 200:
+        case.headers["idempotency-key"] = str(uuid.uuid4())

@@ -1,0 +1,97 @@
+"""What OpenAPI says holds: schemathesis tries it, and a generated client works."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from app.main import create_app
+from app.settings import ApiSettings
+from tests.processes import running_api
+
+ROOT = Path(__file__).parents[2]
+
+CLIENT_CONFIG = """
+content_type_overrides:
+  image/png: application/octet-stream
+  text/event-stream: text/plain
+"""
+CLIENT = """
+import sys
+from digits_client import Client
+from digits_client.api.generate import post_generate
+from digits_client.api.train import train, get_job
+from digits_client.models import ArchName, Job, JobState, Problem, TrainRequest
+
+client = Client(base_url=sys.argv[1])
+picture = post_generate.sync(client=client, arch=ArchName.WGAN, n=4)
+open(sys.argv[2], "wb").write(picture.payload.read())
+job = train.sync(client=client, body=TrainRequest(arch=ArchName.VANILLA))
+assert isinstance(job, Job), job
+assert get_job.sync(client=client, job_id=job.id).state is JobState.QUEUED
+wrong = post_generate.sync(client=client, arch=ArchName.WGAN, n=5000)
+assert isinstance(wrong, Problem), wrong
+assert wrong.errors[0].field == "n", wrong
+missing = get_job.sync(client=client, job_id="nothing")
+assert isinstance(missing, Problem) and missing.status == 404, missing
+"""
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("described")
+    with running_api(folder, DIGITS_REDIS_URL=valkey_url, DIGITS_MODEL_DIR=str(folder)) as client:
+        yield client
+
+
+def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Path) -> None:
+    """Right and wrong input, alone and in sequences: from a job to its cancellation."""
+    run = subprocess.run(
+        [
+            Path(sys.executable).with_name("st"), "run", f"{described.base_url}/openapi.json", "--no-color",
+            "--max-examples", "20", "--max-time", "20", "--seed", "1", "--generation-database", "none",
+            "--request-timeout", "1",  # the events of a job that waits have no end
+            "--exclude-checks", "use_after_free",  # DELETE cancels a job, which can be looked at for 30 days
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.app.schema_hooks", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stdout[-10_000:]
+    assert "Tested: 12" in run.stdout
+
+
+def test_a_generated_client_works(described: httpx.Client, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(CLIENT_CONFIG)
+    (tmp_path / "client.py").write_text(CLIENT)
+    (tmp_path / "openapi.json").write_text(described.get("/openapi.json").text)
+    python = Path(sys.executable)
+    generate: list[str | Path] = [python.with_name("openapi-python-client"), "generate", "--path", "openapi.json"]
+    options = ["--config", "config.yaml", "--meta", "none", "--output-path", "digits_client"]
+    made = subprocess.run([*generate, *options], cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout
+    assert "WARNING" not in made.stdout, made.stdout
+    picture = tmp_path / "picture.png"
+    subprocess.run([python, "client.py", str(described.base_url), str(picture)], cwd=tmp_path, check=True)
+    with Image.open(picture) as image:
+        assert image.size == (58, 58)
+
+
+def test_every_operation_names_its_answers(tmp_path: Path) -> None:
+    """A new route cannot forget the problems that any request may get."""
+    schema = create_app(ApiSettings(model_dir=tmp_path, device="cpu")).openapi()
+    problem = {"$ref": "#/components/schemas/Problem"}
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            assert {"400", "413", "414", "421", "422", "431"} <= set(operation["responses"]), (method, path)
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400 and (path, status) != ("/readyz", "503"):
+                    assert answer["content"] == {"application/problem+json": {"schema": problem}}, (method, path)
+    assert "HTTPValidationError" not in str(schema)
