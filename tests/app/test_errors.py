@@ -208,8 +208,11 @@ def ask(app: ASGIApp, receive: Receive, method: str = "POST", path: str = "/trai
     async def send(message: Message) -> None:
         sent.append(message)
 
-    headers = [(b"content-type", b"application/json")]
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "path": path, "query_string": b"",
+        "headers": headers, "server": ("127.0.0.1", 8000),
+    }  # fmt: skip
     asyncio.run(cast("Coroutine[Any, Any, None]", app(scope, receive, send)))
     return sent
 

@@ -68,14 +68,14 @@ def read_kinds(connection: socket.socket, start: bytes = b"") -> list[bytes]:
 def test_all_followers_get_every_event(api: httpx.Client, store: JobStore) -> None:
     """Half of them from the beginning, half while events come; beside as many that do not read."""
     claim = claimed(store)
-    tell(store, claim, range(1, 300), size=2_000)
+    tell(store, claim, range(1, 300), size=400)
     with ExitStack() as stack:
         early = [follow(stack, api, claim.job.id) for _ in range(FOLLOWERS // 2)]
         sleepers = [follow(stack, api, claim.job.id) for _ in range(FOLLOWERS)]
-        tell(store, claim, range(300, 500), size=2_000)
+        tell(store, claim, range(300, 500), size=400)
         late = [follow(stack, api, claim.job.id) for _ in range(FOLLOWERS // 2)]
         assert api.get("/generate?arch=wgan").status_code == 200
-        tell(store, claim, range(500, 600), size=2_000)
+        tell(store, claim, range(500, 600), size=400)
         store.finish(claim, JobState.SUCCEEDED, version=1)
         expected = [b"queued", b"started", *[b"sample"] * 599, b"published", b"ended"]
         for follower in (*early, *late):

@@ -269,7 +269,7 @@ def test_what_nobody_waits_for_is_not_drawn(model_dir: Path, monkeypatch: pytest
         eventually(lambda: server.started, "it listens")
         crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
         for connection in crowd:
-            connection.sendall(b"POST /generate?arch=dcgan&n=1024&scale=8 HTTP/1.1\r\nHost: digits\r\n\r\n")
+            connection.sendall(b"POST /generate?arch=dcgan&n=1024&scale=8 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         eventually(lambda: len(asked) == 60, "they are accepted")
         for connection in crowd:
             connection.close()
