@@ -31,6 +31,8 @@ bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against
 	$(VENV)/bin/python benchmarks/serving/engine.py
 	$(VENV)/bin/python benchmarks/serving/compare.py --peers $(PEERS)
 	$(VENV)/bin/python benchmarks/serving/large.py
+	$(VENV)/bin/python benchmarks/serving/heads.py
+	$(VENV)/bin/python benchmarks/serving/followers.py
 	$(VENV)/bin/python benchmarks/serving/endure.py
 
 check: $(INSTALLED) ## check style, types and import rules

@@ -125,9 +125,10 @@ class Feeds:
                 while await self._look():
                     await asyncio.sleep(0)
                 is_away = False
-            except (RedisError, UnavailableError) as error:
+            except Exception as error:  # whatever it is: followers wait, and the next try may succeed
                 if not is_away:
-                    logger.warning("no events until redis answers again: %s", error)
+                    expected = isinstance(error, RedisError | UnavailableError)
+                    logger.warning("no events of jobs for now: %s", error, exc_info=None if expected else error)
                 is_away = True
 
     async def close(self) -> None:

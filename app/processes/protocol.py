@@ -8,6 +8,7 @@ import asyncio
 import logging
 import resource
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -66,9 +67,12 @@ class Places:
 def count_places() -> int:
     """Raise the limit of open files as far as allowed; return how many of them are for connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    allowed = MAX_FILES if soft == resource.RLIM_INFINITY else min(soft, MAX_FILES)
     return max(allowed - SPARE_FILES, allowed // 2)
 
 
@@ -112,9 +116,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._extra += self._read
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:  # this service has nothing to upgrade to
-            self.parser = httptools.HttpRequestParser(self)
-            self.data_received(data[upgrade.args[0] :])
+        except httptools.HttpParserUpgrade:  # there is nothing to upgrade to: this is the last request
+            self._is_refused, self.cycle.keep_alive = True, False
             return
         except httptools.HttpParserError as error:
             if not self._is_refused:

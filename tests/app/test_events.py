@@ -170,7 +170,7 @@ def test_followers_wait_while_redis_is_away(tmp_path: Path) -> None:
             store.finish(claim, JobState.SUCCEEDED, version=1)
             assert read_kinds(follower, start)[-4:] == [b"sample", b"sample", b"published", b"ended"]
             (log,) = tmp_path.glob("serve-*.log")
-            assert log.read_text().count("no events until redis answers again") == 1
+            assert log.read_text().count("no events of jobs for now") == 1
 
 
 def test_the_events_of_a_job_that_was_never_there(api: httpx.Client) -> None:
