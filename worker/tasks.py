@@ -16,16 +16,18 @@ from typing import Any
 import billiard
 from billiard.exceptions import WorkerLostError
 from celery import shared_task, signals
+from celery.worker import state
+from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from worker import broker
+from worker import broker, logs
 from worker.connections import connect
 from worker.jobs import JobState, JobStore
 from worker.linux import signal_on_parent_death, yield_cores
 from worker.reconciler import Reconciler
 from worker.run import run_job
-from worker.settings import LOG_FORMAT, Settings
+from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +36,51 @@ REPLACE_SECONDS = 0.2  # between two looks for a child that has ended
 DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its job back
 NICENESS = 10  # of training; an API on the same cores has 0
 
+_told_to_end = threading.Event()  # set in the parent
+
 # Set in the training child when it must stop: the job goes back to the queue.
 _stopping = threading.Event()
 
 
 def serve(redis_url: str) -> None:
-    """Run a worker in this process until it is told to stop."""
+    """Run a worker in this process until it is told to stop.
+
+    Raises:
+        SystemExit: with a status that is not 0 if it ends without being told.
+    """
     celery = broker.make_celery(redis_url, socket_timeout=BROKER_SECONDS, socket_connect_timeout=BROKER_SECONDS)
     celery.set_current()
-    celery.worker_main(
-        ["--quiet", "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    )
+    try:
+        celery.worker_main(
+            ["--quiet", "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        )
+    except SystemExit as end:
+        if end.code:
+            raise
+    if not _told_to_end.is_set():
+        logger.error("the worker ended without being told to: see above")
+        raise SystemExit(1)
 
 
-@shared_task(name=broker.TRAIN)
+class WakeUp(Request):  # type: ignore[misc] # Celery has no types
+    """In the parent: a message whose job is no longer queued costs no child."""
+
+    def revoked(self) -> bool:
+        if super().revoked() or not self._is_stale():
+            return bool(self._already_revoked)
+        state.task_ready(self)
+        self.acknowledge()
+        return True
+
+    def _is_stale(self) -> bool:
+        try:
+            job = _open_store(Settings()).get(self.args[0])
+        except RedisError:  # the child will ask again
+            return False
+        return job is None or job.state is not JobState.QUEUED
+
+
+@shared_task(name=broker.TRAIN, Request=WakeUp)
 def train(job_id: str) -> None:
     """Run one job, in the child."""
     # Here and not at the child's start: billiard sets its own handlers after Celery's hooks.
@@ -64,7 +97,7 @@ def train(job_id: str) -> None:
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logs.set_up()
 
 
 @signals.worker_ready.connect
@@ -86,6 +119,7 @@ def _look_after_jobs(**_: Any) -> None:
 @signals.worker_shutting_down.connect
 def _stop_children(**_: Any) -> None:
     """In the parent: Celery would wait for the training to end, so tell the child to stop."""
+    _told_to_end.set()
 
     def send(number: int) -> None:
         for child in billiard.active_children():

@@ -21,7 +21,7 @@ from tests.processes import eventually
 from tests.system.host import CHANGES
 from tests.system.hosts import Hosts, kill, running_hosts, trainer, weights
 from worker.broker import Publisher
-from worker.jobs import MAX_LOST, JobState
+from worker.jobs import MAX_LOST, JobState, TrainRequest
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -228,26 +228,29 @@ def without_redis(hosts: Hosts, take_away: Callable[[], None], bring_back: Calla
     assert hosts.wait_for_end(kept).state is JobState.SUCCEEDED
 
 
+def find_child(worker: psutil.Process) -> psutil.Process | None:
+    """The child of a worker that waits for a message, or handles it."""
+    for process in worker.children():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "spawn_main" in " ".join(process.cmdline()):
+                return process
+    return None
+
+
 def test_a_worker_soon_has_a_new_process_for_the_next_job(hosts: Hosts) -> None:
     """Seen to fail without ``tasks.REPLACE_SECONDS``: most of these processes are then missed for up to 5 s."""
     worker = psutil.Process(hosts.worker().popen.pid)
     publisher = Publisher(hosts.url)
 
-    def child() -> psutil.Process | None:
-        """The one that waits for a message, or handles it."""
-        for process in worker.children():
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                if "spawn_main" in " ".join(process.cmdline()):
-                    return process
-        return None
-
     for _ in range(4):
-        old = eventually(child, "there is a process")
+        old = eventually(lambda: find_child(worker), "there is a process")
         assert old is not None
-        publisher.wake("unknown")
-        eventually(lambda old=old: child() != old, "it has ended", poll_seconds=0.01)  # type: ignore[misc]
+        job, _ = hosts.store.create(TrainRequest.model_validate({"arch": "vanilla"}))
+        hosts.redis.hset(f"digits:job:{job.id}", "recipe", "none of these")  # so the process ends soon
+        publisher.wake(job.id)
+        eventually(lambda old=old: find_child(worker) != old, "it has ended", poll_seconds=0.01)  # type: ignore[misc]
         ended = time.monotonic()
-        eventually(child, "there is a new one", poll_seconds=0.01)
+        eventually(lambda: find_child(worker), "there is a new one", poll_seconds=0.01)
         assert time.monotonic() - ended < 1
     publisher.close()
 
