@@ -1,7 +1,9 @@
 """Settings from the environment (``DIGITS_*``), read once, in the entry points only."""
 
+import ssl
 from pathlib import Path
 from typing import Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import platformdirs
 from pydantic import SecretStr, field_validator
@@ -22,15 +24,35 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DIGITS_", env_ignore_empty=True, frozen=True)
 
     redis_url: SecretStr | None = None  # unset: `digits up` starts a Valkey of its own
+    redis_ca: Path | None = None  # certificates of the authority that has signed that of a rediss:// server
     model_dir: Path = STATE_DIR / "models"
     state_dir: Path = STATE_DIR
     data_dir: Path = _ROOT / "models" / "data" / "mnist"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def require_redis(self) -> str:
-        """The URL with its password. Call this only if a URL is set."""
+        """The URL with its password. Call this only if a URL is set.
+
+        For TLS it says that the server's certificate is checked, and its name: kombu would check neither.
+        """
         assert self.redis_url is not None
-        return self.redis_url.get_secret_value()
+        url = urlsplit(self.redis_url.get_secret_value())
+        if url.scheme != "rediss":
+            return url.geturl()
+        checks = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
+        if self.redis_ca:
+            checks["ssl_ca_certs"] = str(self.redis_ca.absolute())
+        return url._replace(query=urlencode({**checks, **dict(parse_qsl(url.query))})).geturl()
+
+    @field_validator("redis_ca")
+    @classmethod
+    def _check_ca(cls, path: Path | None) -> Path | None:
+        if path:
+            try:
+                ssl.create_default_context(cafile=path)
+            except OSError as error:  # ssl.SSLError is one
+                raise ValueError(f"should be a file of certificates in PEM: {error.strerror or error}") from None
+        return path
 
     @field_validator("redis_url")
     @classmethod

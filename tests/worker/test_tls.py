@@ -1,0 +1,135 @@
+"""Redis over TLS: whoever is at the other end must prove its name before it hears the password."""
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from app.processes.valkey import find_free_port
+from tests.processes import eventually, running
+from worker.broker import Publisher
+from worker.connections import connect
+from worker.jobs import JobStore
+from worker.settings import Settings
+
+PASSWORD = "open-sesame"
+
+
+def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for ``name``, and its key."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    subject = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key
+
+
+class Listener:
+    """Pretends to be the server, and notes all that it hears."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self.heard = b""
+        self.connections = 0
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(certificate, key)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            self.connections += 1
+            threading.Thread(target=self._hear, args=(connection,), daemon=True).start()
+
+    def _hear(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                with self._context.wrap_socket(connection, server_side=True) as secure:
+                    self.heard += secure.recv(1000)
+            except OSError:
+                pass
+
+
+@pytest.fixture(params=["foreign", "another name"])
+def listener(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Listener:
+    """Its certificate is not signed by anyone known, or it is, but for another name."""
+    certificate, key = make_certificate(tmp_path, "localhost" if request.param == "foreign" else "other.example")
+    if request.param == "another name":
+        monkeypatch.setenv("DIGITS_REDIS_CA", str(certificate))
+    return Listener(certificate, key)
+
+
+def test_a_server_that_proves_nothing_hears_no_password(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_REDIS_URL", f"rediss://:{PASSWORD}@localhost:{listener.port}/0")
+    url = Settings().require_redis()
+    with pytest.raises(RedisError):
+        connect(url).ping()
+    with pytest.raises(OperationalError):
+        Publisher(url).wake("job")
+    before = listener.connections
+    environment = {name: value for name, value in os.environ.items() if name.startswith("DIGITS_")}
+    with running(tmp_path, "worker", DIGITS_MODEL_DIR=str(tmp_path), **environment) as worker:
+        eventually(lambda: listener.connections > before + 2, f"it tries to connect:\n{worker.output}")
+        time.sleep(0.5)
+        assert worker.popen.poll() is None
+        assert PASSWORD not in worker.output
+    assert listener.heard == b""
+
+
+@pytest.fixture
+def secure_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Redis with TLS, a certificate of an authority of its own, and a password."""
+    server = shutil.which("redis-server")
+    if server is None:
+        assert not os.environ.get("CI"), "no redis-server: .ci/run installs it"
+        pytest.skip("no redis-server")
+    certificate, key = make_certificate(tmp_path, "localhost")
+    port = find_free_port()
+    options: dict[str, object] = {"port": "0", "tls-port": str(port), "tls-cert-file": certificate, "tls-key-file": key}
+    options |= {"tls-auth-clients": "no", "requirepass": PASSWORD, "save": "", "dir": tmp_path}
+    command = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with subprocess.Popen([server, *command], stdout=subprocess.DEVNULL) as process:
+        try:
+            monkeypatch.setenv("DIGITS_REDIS_CA", str(certificate))
+            monkeypatch.setenv("DIGITS_REDIS_URL", f"rediss://:{PASSWORD}@localhost:{port}/0")
+            eventually(lambda: _answers(Settings().require_redis()), "it answers")
+            yield Settings().require_redis()
+        finally:
+            process.terminate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return bool(connect(url).ping())
+    except RedisError:
+        return False
+
+
+def test_a_server_with_a_certificate_of_the_named_authority_is_used(secure_url: str, tmp_path: Path) -> None:
+    """By a worker, too: it takes the wake-up."""
+    publisher = Publisher(secure_url)
+    publisher.wake("unknown")
+    assert publisher.count_waiting() == 1
+    environment = {name: value for name, value in os.environ.items() if name.startswith("DIGITS_")}
+    with running(tmp_path, "worker", DIGITS_MODEL_DIR=str(tmp_path), **environment) as worker:
+        eventually(lambda: publisher.count_waiting() == 0, f"it takes the message:\n{worker.output}")
+    assert JobStore(connect(secure_url)).list_newest(1) == []
+
+
+def test_a_file_of_no_certificates_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (tmp_path / "missing.pem", Path(__file__)):
+        monkeypatch.setenv("DIGITS_REDIS_CA", str(path))
+        with pytest.raises(ValueError, match="certificates in PEM"):
+            Settings()
