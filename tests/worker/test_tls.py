@@ -37,7 +37,8 @@ class Listener:
     """Pretends to be the server, and notes all that it hears."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
-        self.heard = b""
+        self.sent = b""  # as it came
+        self.heard = b""  # decrypted
         self.connections = 0
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._context.load_cert_chain(certificate, key)
@@ -54,6 +55,7 @@ class Listener:
     def _hear(self, connection: socket.socket) -> None:
         with connection:
             try:
+                self.sent += connection.recv(1000, socket.MSG_PEEK)
                 with self._context.wrap_socket(connection, server_side=True) as secure:
                     self.heard += secure.recv(1000)
             except OSError:
@@ -86,6 +88,7 @@ def test_a_server_that_proves_nothing_hears_no_password(
         assert worker.popen.poll() is None
         assert PASSWORD not in worker.output
     assert listener.heard == b""
+    assert PASSWORD.encode() not in listener.sent
 
 
 @pytest.fixture
