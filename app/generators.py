@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 LATEST = "latest"
 
-Signature = tuple[tuple[str, int, int, int], ...]  # of each file: name, inode, size, mtime in ns
+Signature = tuple[tuple[str, int, int, int, int], ...]  # of each file: name, inode, size, mtime and ctime in ns
 
 
 class UnknownVersionError(Exception):
@@ -101,6 +101,7 @@ class Generators:
         self._looking = threading.Lock()
         self._looked = -math.inf  # when the last refresh began
         self._snapshot = _Snapshot()
+        self.problem: str | None = None  # why the model directory cannot be listed
 
     @property
     def entries(self) -> list[Entry]:
@@ -117,6 +118,9 @@ class Generators:
             if self._looked > called:
                 return
             self._looked = time.monotonic()
+            if (problem := versions.find_problem(self._model_dir)) != self.problem:
+                logger.warning("%s", problem or f"{self._model_dir} can be read again")
+                self.problem = problem
             folders = versions.find_folders(self._model_dir)
             self._snapshot = _compose([self._look(key, folder) for key, folder in folders.items()])
 
@@ -217,5 +221,5 @@ def _sign(folder: Path) -> Signature:
             stat = (folder / name).stat()
         except OSError:
             continue
-        found.append((name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        found.append((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return tuple(found)

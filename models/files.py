@@ -1,4 +1,4 @@
-"""Safe writing: a reader, also after a crash, sees the old content or the new, never a part of it.
+"""Safe reading and writing: a reader, also after a crash, sees the old content or the new, never a part of it.
 
 What is written has the permissions of the folder that it is in, whatever the umask of the process:
 hosts and users that share that folder share all of it.
@@ -12,6 +12,21 @@ import uuid
 from pathlib import Path
 
 _READ_AND_WRITE = 0o666
+
+
+def read(path: Path, max_bytes: int) -> bytes:
+    """The content of a file that has at most ``max_bytes``: more are not read.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        data = b"" if size > max_bytes else file.read(max_bytes + 1)
+    if max(size, len(data)) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes} bytes")
+    return data
 
 
 def write(path: Path, data: bytes) -> None:

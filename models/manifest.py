@@ -9,13 +9,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
+
+from models import files
 
 GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
 SAMPLES, HISTORY, MANIFEST = "samples.npz", "history.jsonl", "manifest.json"
 FILES = (GENERATOR, DISCRIMINATOR, SAMPLES, HISTORY)  # whose sums the manifest holds
 
 SCHEMA_VERSION = 1
+
+MAX_MANIFEST_BYTES = 2**20  # a real one has 3 KB
+MAX_FILE_BYTES = 2**28  # a real one has at most 50 MB: the samples of 1,000 epochs
 
 
 class InvalidVersionError(Exception):
@@ -55,7 +60,7 @@ class Origin(BaseModel):
 class FileSum(BaseModel):
     """Size and SHA-256 of one file of a version."""
 
-    bytes: int
+    bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
     sha256: str
 
 
@@ -89,8 +94,8 @@ def read_manifest(folder: Path) -> Manifest:
         InvalidVersionError: it is missing, damaged, of another schema, or of another folder.
     """
     try:
-        raw = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+        raw = json.loads(files.read(folder / MANIFEST, MAX_MANIFEST_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidVersionError(f"{MANIFEST} cannot be read: {error}") from error
     schema = raw.get("schema_version") if isinstance(raw, dict) else None
     if schema != SCHEMA_VERSION:

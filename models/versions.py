@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from models import files
 from models.archs import ARCHS
 from models.manifest import FILES, GENERATOR, HISTORY, MANIFEST, SAMPLES, InvalidVersionError, Manifest, read_manifest
 from models.sampling import LATENTS
@@ -40,6 +41,21 @@ def find_folders(model_dir: Path) -> dict[tuple[str, int], Path]:
                 if _may_have_manifest(folder):
                     found[arch, version] = folder
     return dict(sorted(found.items()))
+
+
+def find_problem(model_dir: Path) -> str | None:
+    """Why a model directory, or the folder of an architecture in it, cannot be listed; None if all can be.
+
+    One that does not exist is empty.
+    """
+    for folder in (model_dir, *(model_dir / arch for arch in ARCHS)):
+        try:
+            os.scandir(folder).close()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return f"{folder} cannot be read: {error.strerror}"
+    return None
 
 
 def _may_have_manifest(folder: Path) -> bool:
@@ -117,9 +133,11 @@ def _read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
     if expected is None:
         raise InvalidVersionError(f"{MANIFEST} does not list {name}")
     try:
-        data = (folder / name).read_bytes()
+        data = files.read(folder / name, expected.bytes)
     except OSError as error:
         raise InvalidVersionError(f"{name} cannot be read: {error.strerror}") from error
+    except ValueError:
+        raise InvalidVersionError(f"{name} has more than {expected.bytes} bytes") from None
     if len(data) != expected.bytes:
         raise InvalidVersionError(f"{name} has {len(data)} bytes, expected {expected.bytes}: truncated?")
     if hashlib.sha256(data).hexdigest() != expected.sha256:

@@ -16,6 +16,7 @@ class Readiness(BaseModel):
 
     ready: bool
     generators: dict[str, int]  # the number of loaded versions of each architecture
+    model_dir: str  # "ok", or why new versions are not found
     redis: str  # "ok", "away" or "not configured"; unless it is "ok", /train and /jobs answer 503
 
 
@@ -39,4 +40,4 @@ async def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: R
     ready = all(counts.values())
     if not ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return Readiness(ready=ready, generators=counts, redis=redis)
+    return Readiness(ready=ready, generators=counts, model_dir=generators.problem or "ok", redis=redis)

@@ -1,3 +1,5 @@
+import os
+import resource
 import shutil
 import threading
 from pathlib import Path
@@ -68,6 +70,29 @@ def test_a_damaged_version_is_rejected_with_the_reason_and_the_last_good_one_sta
     weights.write_bytes(whole)  # as if a slow copy has ended
     generators.refresh()
     assert generators.get("dcgan").manifest.version == bad
+
+
+def test_a_huge_file_is_rejected_before_it_is_read(generators: Generators, tmp_path: Path) -> None:
+    """Neither as weights, nor as a manifest, nor as what a manifest promises."""
+    huge, promised, manifest = (tmp_path / "dcgan" / str(publish(tmp_path).version) for _ in range(3))
+    os.truncate(huge / GENERATOR, 5 * 2**30)  # a file with a hole, which takes no room
+    text = (promised / MANIFEST).read_text()
+    size = (promised / GENERATOR).stat().st_size
+    (promised / MANIFEST).write_text(text.replace(str(size), str(5 * 2**30)))
+    os.truncate(promised / GENERATOR, 5 * 2**30)
+    os.truncate(manifest / MANIFEST, 3 * 2**30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    generators.refresh()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KB
+    for folder, said in ((huge, "more than"), (promised, "less than or equal"), (manifest, "more than")):
+        assert said in (entry(generators, int(folder.name)).problem or "")
+
+
+def test_a_manifest_that_is_nested_too_deeply_is_rejected(generators: Generators, tmp_path: Path) -> None:
+    version = publish(tmp_path).version
+    (tmp_path / "dcgan" / str(version) / MANIFEST).write_text("[" * 100_000)
+    generators.refresh()
+    assert "cannot be read" in (entry(generators, version).problem or "")
 
 
 def test_a_version_damaged_after_it_was_loaded_still_answers(generators: Generators, tmp_path: Path) -> None:

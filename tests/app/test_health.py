@@ -9,7 +9,7 @@ def test_alive_and_ready(api: httpx.Client) -> None:
     assert api.get("/livez").json() == {"status": "alive"}
     answer = api.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json()["redis"] == "ok"
+    assert (answer.json()["redis"], answer.json()["model_dir"]) == ("ok", "ok")
     assert all(answer.json()["generators"].values())
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from app.generators import Generators
 from models import versions
 from models.manifest import GENERATOR
+from tests.processes import eventually
 from tests.versions import publish
 from worker import saved
 
@@ -91,3 +93,55 @@ def test_what_cannot_be_read_is_rejected_and_the_others_are_loaded(shared: Path,
     run_as(WRITER, publish_two, shared)
     (shared / "vanilla" / "2" / path).chmod(0)
     run_as(READER, load, shared, {1: "loaded", 2: "rejected", 3: "loaded"})
+
+
+def look_before_and_after_repair(model_dir: Path) -> None:
+    """As the reader: one file is closed, then opened by its owner, who changes nothing else."""
+    generators = Generators(model_dir, torch.device("cpu"))
+    generators.refresh()
+    entry = generators.get_entry("vanilla", "2")
+    assert "cannot be read" in (entry.problem or "")
+    (model_dir / "closed").touch()
+    eventually(lambda: (model_dir / "open").exists(), "it is repaired")
+    generators.refresh()
+    assert generators.get_entry("vanilla", "2").problem is None
+
+
+def test_a_repair_of_permissions_is_noticed(shared: Path) -> None:
+    run_as(WRITER, publish_two, shared)
+    weights = shared / "vanilla" / "2" / GENERATOR
+    weights.chmod(0)
+
+    def repair() -> None:
+        eventually(lambda: (shared / "closed").exists(), "the reader has seen it")
+        weights.chmod(0o644)
+        (shared / "open").touch()
+
+    thread = threading.Thread(target=repair)
+    thread.start()
+    run_as(READER, look_before_and_after_repair, shared)
+    thread.join()
+
+
+def look_for_problems(model_dir: Path) -> None:
+    generators = Generators(model_dir, torch.device("cpu"))
+    generators.refresh()
+    assert "cannot be read: Permission denied" in (generators.problem or "")
+    assert generators.get("vanilla")  # the shipped one
+
+
+def test_a_folder_that_cannot_be_listed_is_told(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_as(WRITER, publish_two, shared)
+    for folder in (shared / "vanilla", shared):
+        folder.chmod(0)
+        run_as(READER, look_for_problems, shared)
+        folder.chmod(0o2770)
+    file = shared / "file"
+    file.touch()
+    generators = Generators(file, torch.device("cpu"))
+    for _ in range(3):
+        generators.refresh()
+    assert caplog.text.count("file cannot be read: Not a directory") == 1
+    file.unlink()
+    generators.refresh()
+    assert "can be read again" in caplog.text
