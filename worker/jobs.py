@@ -17,14 +17,15 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from redis import Redis
+from redis.exceptions import RedisError
 
 from models import seeds
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
@@ -42,13 +43,17 @@ ENDED = "ended"  # the kind of a job's last event
 
 
 class JobState(StrEnum):
-    """queued → running → succeeded | failed | canceled; a queued job may be canceled, a lost one is queued again."""
+    """queued → running → succeeded | failed | canceled; a queued job may be canceled, a lost one is queued again.
+
+    A job is unreadable if its record is damaged, or of a release that this one does not understand.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELED = "canceled"
+    UNREADABLE = "unreadable"
 
 
 class Standing(StrEnum):
@@ -86,6 +91,13 @@ class TrainRequest(BaseModel):
     measure_every: Epochs | None = Field(
         None, description="epochs between measurements; default: measure only at the end"
     )
+
+
+def find_unknown(job: "Job") -> str | None:
+    """What this release does not know of a queued job; None if it can be run."""
+    if job.recipe not in RECIPES:
+        return f"recipe {job.recipe}"
+    return None if job.arch in RECIPES[job.recipe] else f"architecture {job.arch}"
 
 
 class Job(BaseModel):
@@ -192,8 +204,8 @@ class JobStore:
 
     def get(self, job_id: str) -> Job | None:
         """The job with this id, or None."""
-        fields = self._redis.hgetall(_JOB + job_id)
-        return Job.model_validate(fields) if fields else None
+        fields: Any = self._redis.hgetall(_JOB + job_id)
+        return _read_job(job_id, fields) if fields else None
 
     def has_ended(self, job_id: str) -> bool | None:
         """Whether a job has ended; None if there is no job with this id."""
@@ -221,7 +233,8 @@ class JobStore:
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in ids:
                 pipe.hgetall(_JOB + job_id)
-            return [Job.model_validate(fields) for fields in pipe.execute() if fields]
+            records = pipe.execute(raise_on_error=False)
+        return [_read_job(job_id, record) for job_id, record in zip(ids, records, strict=True) if record]
 
     def claim(self, job_id: str, holder: str) -> Claim | None:
         """Take a queued job on a lease, to run it; None if it is not queued (any more).
@@ -268,7 +281,7 @@ class JobStore:
         """
         self.ping()  # as in create
         record = self._change("cancel", job_id)
-        return _parse_job(record) if record else None
+        return _read_job(job_id, _to_dict(record)) if record else None
 
     def reconcile(self, waiting: int, *, at_once: bool = False) -> list[str]:
         """Put jobs with expired leases back into the queue; return the ids of jobs that need a wake-up.
@@ -282,6 +295,20 @@ class JobStore:
 
 def _to_dict(record: list[str]) -> dict[str, str]:
     return dict(zip(record[::2], record[1::2], strict=True))
+
+
+def _read_job(job_id: str, record: dict[str, str] | RedisError) -> Job:
+    """The job of a record; an unreadable one, so that all others can be listed beside it."""
+    try:
+        if isinstance(record, RedisError):
+            raise record
+        return Job.model_validate(record)
+    except (ValidationError, RedisError) as error:
+        reason = f"{error.errors()[0]['loc'][0]}" if isinstance(error, ValidationError) else str(error)
+        return Job(
+            id=job_id, state=JobState.UNREADABLE, arch="", recipe="", epochs=0, seed=0,
+            created_at=datetime.fromtimestamp(0, UTC), error=f"the record of this job cannot be read: {reason}",
+        )  # fmt: skip
 
 
 def _parse_job(record: list[str]) -> Job:

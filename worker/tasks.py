@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from worker import broker, logs
 from worker.connections import connect
-from worker.jobs import JobState, JobStore
+from worker.jobs import JobState, JobStore, find_unknown
 from worker.linux import signal_on_parent_death, yield_cores
 from worker.reconciler import Reconciler
 from worker.run import run_job
@@ -63,7 +63,7 @@ def serve(redis_url: str) -> None:
 
 
 class WakeUp(Request):  # type: ignore[misc] # Celery has no types
-    """In the parent: a message whose job is no longer queued costs no child."""
+    """In the parent: a message whose job cannot be run here costs no child."""
 
     def revoked(self) -> bool:
         if super().revoked() or not self._is_stale():
@@ -77,7 +77,11 @@ class WakeUp(Request):  # type: ignore[misc] # Celery has no types
             job = _open_store(Settings()).get(self.args[0])
         except RedisError:  # the child will ask again
             return False
-        return job is None or job.state is not JobState.QUEUED
+        if job is None or job.state is not JobState.QUEUED:
+            return True
+        if unknown := find_unknown(job):
+            logger.warning("job %s waits for another worker: this release does not know %s", job.id, unknown)
+        return unknown is not None
 
 
 @shared_task(name=broker.TRAIN, Request=WakeUp)

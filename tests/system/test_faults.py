@@ -246,7 +246,7 @@ def test_a_worker_soon_has_a_new_process_for_the_next_job(hosts: Hosts) -> None:
         old = eventually(lambda: find_child(worker), "there is a process")
         assert old is not None
         job, _ = hosts.store.create(TrainRequest.model_validate({"arch": "vanilla"}))
-        hosts.redis.hset(f"digits:job:{job.id}", "recipe", "none of these")  # so the process ends soon
+        hosts.redis.hset(f"digits:job:{job.id}", "seed", 2**70)  # so the process ends soon
         publisher.wake(job.id)
         eventually(lambda old=old: find_child(worker) != old, "it has ended", poll_seconds=0.01)  # type: ignore[misc]
         ended = time.monotonic()

@@ -94,6 +94,18 @@ def test_wake_ups_of_canceled_jobs_cost_no_process(hosts: Hosts) -> None:
     assert hosts.wait_for_end(job_id).state is JobState.SUCCEEDED
 
 
+@pytest.mark.parametrize(("field", "said"), [("recipe", "recipe future"), ("arch", "architecture future")])
+def test_a_job_of_another_release_waits_for_a_worker_that_knows_it(hosts: Hosts, field: str, said: str) -> None:
+    job, _ = hosts.store.create(TrainRequest.model_validate({"arch": "vanilla"}))
+    hosts.redis.hset(f"digits:job:{job.id}", field, "future")
+    publisher = Publisher(hosts.url)
+    publisher.wake(job.id)
+    eventually(lambda: f"does not know {said}" in hosts.output, "it says what is unknown")
+    assert hosts.job(job.id).state is JobState.QUEUED
+    hosts.store.cancel(job.id)
+    publisher.close()
+
+
 def test_a_worker_that_starts_against_a_replica_waits(tmp_path: Path) -> None:
     with running_hosts(tmp_path, "quick,few") as hosts:
         hosts.redis.slaveof("127.0.0.1", 1)

@@ -297,6 +297,23 @@ def test_a_running_job_learns_that_it_is_to_be_canceled(store: JobStore) -> None
     assert store.report(claim, {"epoch": 1}) is Standing.CANCELED
 
 
+def test_a_record_that_cannot_be_read_hides_no_other(store: JobStore, valkey_url: str) -> None:
+    redis = connect(valkey_url)
+    good, damaged, wrong_type = (store.create(TrainRequest(arch=ArchName("wgan")))[0].id for _ in range(3))
+    redis.hset(f"digits:job:{damaged}", "state", "dreaming")
+    redis.delete(f"digits:job:{wrong_type}")
+    redis.set(f"digits:job:{wrong_type}", "text")
+    listed = store.list_newest(10)
+    assert [(job.id, job.state.value) for job in listed] == [
+        (wrong_type, "unreadable"), (damaged, "unreadable"), (good, "queued")
+    ]  # fmt: skip
+    assert "state" in (listed[1].error or "")
+    assert "wrong kind of value" in (listed[0].error or "")
+    job = store.get(damaged)
+    assert job is not None
+    assert job.state is JobState.UNREADABLE
+
+
 def read_events(store: JobStore, job_id: str, after: str = "0", count: int = MAX_EVENTS + 1) -> list[Event]:
     events = store.read_events({job_id: after}, count)[job_id]
     assert events is not None
