@@ -9,13 +9,14 @@ that reads slowly costs no more than the buffer of its connection. A feed exists
 import asyncio
 import logging
 from bisect import bisect_right
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from redis.exceptions import RedisError
 
 from app.errors import UnavailableError
-from worker.jobs import ENDED, MAX_EVENTS, Event
+from worker.jobs import ENDED, MAX_EVENTS, MAX_SAMPLES, SAMPLE, Event
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +49,28 @@ class Feed:
         self._ids: list[Id] = []
         self._events: list[bytes] = []
         self._dropped = 0  # from the beginning of the lists
+        self._pictures: deque[int] = deque()  # the places of the events with a picture
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     def add(self, events: list[Event]) -> None:
-        """Take the next events. Only the newest ``MAX_EVENTS`` are kept, as in Redis."""
+        """Take the next events. Only the newest ``MAX_EVENTS`` and ``MAX_SAMPLES`` are kept, as in Redis."""
         for event in events:
             self._ids.append(_parse_id(event.id))
             self._events.append(f"id: {event.id}\nevent: {event.kind}\ndata: {event.data}\n\n".encode())
             self.last, self.is_over = event.id, event.kind == ENDED
+            if event.kind == SAMPLE:
+                self._pictures.append(self._dropped + len(self._events) - 1)
+                self._drop_pictures()
         if (excess := len(self._events) - MAX_EVENTS) > 0:
             del self._ids[:excess], self._events[:excess]
             self._dropped += excess
+
+    def _drop_pictures(self) -> None:
+        """Empty the events of the oldest pictures; their places remain."""
+        while len(self._pictures) > MAX_SAMPLES:
+            place = self._pictures.popleft() - self._dropped
+            if place >= 0:
+                self._events[place] = b""
 
     def find(self, after: str) -> int:
         """The place of the first event after this id."""

@@ -1,9 +1,11 @@
 -- All changes of a job, as one script for Redis. ARGV: the name of a change, then its arguments.
 -- worker/jobs.py calls this script and puts these constants before it:
--- LEASE, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY (seconds), MAX_LOST, MAX_EVENTS (counts).
+-- LEASE, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY (seconds), MAX_LOST, MAX_EVENTS, MAX_SAMPLES, MAX_ENDED (counts).
 --
 -- digits:job:<id>           hash        the record; expires KEPT after the end
 -- digits:events:<id>        stream      fields kind and data (JSON); the newest MAX_EVENTS; expires likewise
+-- digits:samples:<id>       list        the ids of its events with a picture, the newest first
+-- digits:ended              sorted set  the ids of ended jobs by the time of their end, the newest MAX_ENDED
 -- digits:jobs               sorted set  every id by the time of its creation
 -- digits:queued             sorted set  the ids of queued jobs by the time of their creation
 -- digits:leases             sorted set  the ids of running jobs by the end of their lease
@@ -18,11 +20,35 @@ local stamp = string.format('%.6f', now)
 
 local function key(id) return 'digits:job:' .. id end
 local function events(id) return 'digits:events:' .. id end
-local function get(id, ...) return unpack(redis.call('HMGET', key(id), ...)) end
+local function samples(id) return 'digits:samples:' .. id end
+local function get(id, ...)
+  local found = redis.pcall('HMGET', key(id), ...)
+  if found.err then return nil end  -- no record of ours: it must not stand in the way of others
+  return unpack(found)
+end
 local function set(id, ...) redis.call('HSET', key(id), ...) end
 
+-- Pictures are most of what a job keeps. The version has all of them once the job has ended.
+local function drop_samples(id, count)
+  while redis.call('LLEN', samples(id)) > count do
+    redis.call('XDEL', events(id), redis.call('RPOP', samples(id)))
+  end
+end
+
 local function tell(id, kind, data)
-  redis.call('XADD', events(id), 'MAXLEN', MAX_EVENTS, '*', 'kind', kind, 'data', data)
+  local event = redis.call('XADD', events(id), 'MAXLEN', MAX_EVENTS, '*', 'kind', kind, 'data', data)
+  if kind == 'sample' then
+    redis.call('LPUSH', samples(id), event)
+    drop_samples(id, MAX_SAMPLES)
+  end
+end
+
+local function forget_oldest_ended()
+  while redis.call('ZCARD', 'digits:ended') > MAX_ENDED do
+    local id = redis.call('ZPOPMIN', 'digits:ended')[1]
+    redis.call('DEL', key(id), events(id))
+    redis.call('ZREM', 'digits:jobs', id)
+  end
 end
 
 -- woken: will the caller send a wake-up?
@@ -39,8 +65,12 @@ local function finish(id, state)
   redis.call('ZREM', 'digits:queued', id)
   local why = get(id, 'error')
   tell(id, 'ended', cjson.encode(why and {state = state, error = why} or {state = state}))
+  drop_samples(id, 1)
+  redis.call('DEL', samples(id))
   redis.call('EXPIRE', key(id), KEPT)
   redis.call('EXPIRE', events(id), KEPT)
+  redis.call('ZADD', 'digits:ended', now, id)
+  forget_oldest_ended()
 end
 
 -- Returns a job to the queue, or cancels it if that was requested. A job that may be published already

@@ -39,7 +39,10 @@ WAKE_SECONDS = 30  # a queued job whose wake-up is older may get another
 KEPT_SECONDS = 30 * 24 * 3600  # that an ended job is kept
 IDEMPOTENCY_SECONDS = 24 * 3600  # that a key names the job that it made
 MAX_EVENTS = 1_000  # kept per job, the newest ones
+MAX_SAMPLES = 100  # of them with a picture, 7.6 KB each; of an ended job one
+MAX_ENDED = 1_000  # jobs kept, the newest ones: at most 160 MB with their events
 ENDED = "ended"  # the kind of a job's last event
+SAMPLE = "sample"  # the kind of an event with a picture
 
 
 class JobState(StrEnum):
@@ -161,6 +164,8 @@ _CONSTANTS = {
     "KEPT": KEPT_SECONDS,
     "IDEMPOTENCY": IDEMPOTENCY_SECONDS,
     "MAX_EVENTS": MAX_EVENTS,
+    "MAX_SAMPLES": MAX_SAMPLES,
+    "MAX_ENDED": MAX_ENDED,
 }
 _SCRIPT = "".join(f"local {name} = {value}\n" for name, value in _CONSTANTS.items()) + (
     Path(__file__).with_name("jobs.lua").read_text()

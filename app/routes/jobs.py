@@ -131,7 +131,8 @@ async def follow_job(
     """Stream the events of a job as server-sent events, from the first one or after ``Last-Event-ID``.
 
     The events are queued, started, epoch, metric, sample (a PNG in base64), published and ended. The
-    stream closes after ended. Only the newest 1,000 events are kept. A client that reconnects after the
+    stream closes after ended. Only the newest 1,000 events are kept, 100 of those with a picture, and of
+    an ended job the last picture. A client that reconnects after the
     last event gets a 204, so that browsers stop reconnecting. One that reads too slowly for the events
     that are kept is disconnected, and may come back with ``Last-Event-ID``.
     """

@@ -1,6 +1,6 @@
 """Drawing beside many followers of a job's events, half of which read nothing.
 
-The job has 1,000 events, with the pictures of a long training. Prints the times of one client that
+The job has 1,000 events of 7.5 KB. Prints the times of one client that
 draws one digit at a time: without followers, while they connect and get the history, and while
 further events come. Prints the memory of the API's processes, and whether every follower that reads
 got every event.
@@ -37,7 +37,7 @@ from worker.jobs import JobState, JobStore, TrainRequest
 from worker.recipes import ArchName
 
 HISTORY = 990  # events, before those that come while followers wait
-PICTURE_BYTES = 7_500  # of a sample in base64
+EVENT_BYTES = 7_500  # far more than those of a real job have in the mean
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
@@ -142,10 +142,10 @@ def main() -> None:
         job, _ = store.create(TrainRequest(arch=ArchName("wgan")))
         claim = store.claim(job.id, "benchmark")
         assert claim
-        sample = json.dumps({"png": "x" * PICTURE_BYTES})
+        event = json.dumps({"text": "x" * EVENT_BYTES})
         for first in range(1, HISTORY - 2, 50):
             numbers = range(first, min(first + 50, HISTORY - 1))
-            store.report(claim, {}, [(number, "sample", sample) for number in numbers])
+            store.report(claim, {}, [(number, "epoch", event) for number in numbers])
         with Memory(api) as memory:
             times = ask_for_small(url, time.monotonic() + arguments.seconds)
         describe("no followers", times, memory)

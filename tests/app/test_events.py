@@ -19,7 +19,7 @@ from tests.app.limited import FOLLOWERS as MAX_FOLLOWERS
 from tests.app.test_protocol import connect
 from tests.processes import Process, answers, eventually, running_api, running_valkey
 from worker.connections import connect as connect_to_redis
-from worker.jobs import MAX_EVENTS, Claim, Event, JobState, JobStore, TrainRequest
+from worker.jobs import MAX_EVENTS, MAX_SAMPLES, Claim, Event, JobState, JobStore, TrainRequest
 from worker.recipes import ArchName
 
 FOLLOWERS = 200
@@ -34,7 +34,7 @@ def claimed(store: JobStore) -> Claim:
 
 
 def tell(store: JobStore, claim: Claim, numbers: range, size: int = 10) -> None:
-    store.report(claim, {}, [(number, "sample", json.dumps({"png": "x" * size})) for number in numbers])
+    store.report(claim, {}, [(number, "epoch", json.dumps({"text": "x" * size})) for number in numbers])
 
 
 def tell_much(store: JobStore, claim: Claim) -> None:
@@ -77,7 +77,7 @@ def test_all_followers_get_every_event(api: httpx.Client, store: JobStore) -> No
         assert api.get("/generate?arch=wgan").status_code == 200
         tell(store, claim, range(500, 600), size=400)
         store.finish(claim, JobState.SUCCEEDED, version=1)
-        expected = [b"queued", b"started", *[b"sample"] * 599, b"published", b"ended"]
+        expected = [b"queued", b"started", *[b"epoch"] * 599, b"published", b"ended"]
         for follower in (*early, *late):
             assert read_kinds(follower) == expected
         assert len(sleepers) == FOLLOWERS
@@ -168,7 +168,7 @@ def test_followers_wait_while_redis_is_away(tmp_path: Path) -> None:
             valkey.wait_until_ready(server, url)
             tell(store, claim, range(1, 3))
             store.finish(claim, JobState.SUCCEEDED, version=1)
-            assert read_kinds(follower, start)[-4:] == [b"sample", b"sample", b"published", b"ended"]
+            assert read_kinds(follower, start)[-4:] == [b"epoch", b"epoch", b"published", b"ended"]
             (log,) = tmp_path.glob("serve-*.log")
             assert log.read_text().count("no events of jobs for now") == 1
 
@@ -185,7 +185,7 @@ def test_a_follower_from_after_the_last_event_is_let_go(api: httpx.Client, store
 
 
 def make_events(numbers: range) -> list[Event]:
-    return [Event(f"1-{number}", "sample", "{}") for number in numbers]
+    return [Event(f"1-{number}", "epoch", "{}") for number in numbers]
 
 
 def test_a_feed_keeps_as_many_events_as_redis() -> None:
@@ -194,10 +194,20 @@ def test_a_feed_keeps_as_many_events_as_redis() -> None:
     place = feed.find("1-2")
     feed.add(make_events(range(MAX_EVENTS, MAX_EVENTS + 3)))
     batch, behind = feed.take(place)
-    assert batch.startswith(b"id: 1-3\nevent: sample\ndata: {}\n\n")
+    assert batch.startswith(b"id: 1-3\nevent: epoch\ndata: {}\n\n")
     assert BATCH_BYTES <= len(batch) < BATCH_BYTES + 100
     assert feed.take(behind)[0].startswith(b"id: 1-" + str(batch.count(b"id: ") + 3).encode())
     feed.add(make_events(range(MAX_EVENTS + 3, MAX_EVENTS + 4)))
     with pytest.raises(LookupError):
         feed.take(place)
     assert feed.take(feed.find(feed.last))[0] == b""
+
+
+def test_a_feed_keeps_as_many_pictures_as_redis() -> None:
+    feed = Feed()
+    for number in range(MAX_SAMPLES + 5):
+        feed.add([Event(f"{number}-1", "sample", "{}"), Event(f"{number}-2", "epoch", "{}")])
+    batch, place = feed.take(feed.find("0"))
+    assert (batch.count(b"sample"), batch.count(b"epoch")) == (MAX_SAMPLES, MAX_SAMPLES + 5)
+    assert batch.startswith(b"id: 0-2")
+    assert place == feed.find(feed.last)

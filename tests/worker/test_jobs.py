@@ -10,9 +10,11 @@ from worker.connections import connect
 from worker.jobs import (
     KEPT_SECONDS,
     LEASE_SECONDS,
+    MAX_ENDED,
     MAX_EPOCHS,
     MAX_EVENTS,
     MAX_LOST,
+    MAX_SAMPLES,
     QUIET_SECONDS,
     RECONCILE_SECONDS,
     Claim,
@@ -312,6 +314,7 @@ def test_a_record_that_cannot_be_read_hides_no_other(store: JobStore, valkey_url
     job = store.get(damaged)
     assert job is not None
     assert job.state is JobState.UNREADABLE
+    assert store.reconcile(0, at_once=True) == []  # all were woken a moment ago
 
 
 def read_events(store: JobStore, job_id: str, after: str = "0", count: int = MAX_EVENTS + 1) -> list[Event]:
@@ -358,6 +361,36 @@ def test_the_events_of_a_job_are_capped(store: JobStore) -> None:
     events = read_events(store, claim.job.id)
     assert len(events) == MAX_EVENTS
     assert json.loads(events[-1].data) == {"state": "failed", "error": "broken"}
+
+
+def test_what_a_job_keeps_is_bounded(store: JobStore, valkey_url: str) -> None:
+    redis, claim = connect(valkey_url), claimed(store)
+    before = redis.info("memory")["used_memory"]
+    sample, epoch = json.dumps({"png": "x" * 7_600}), json.dumps({"epoch": 1, "d_loss": 0.12345678, "g_loss": 1.2345})
+    for number in range(1, 1_000, 2):
+        store.report(claim, {}, [(number, "epoch", epoch), (number + 1, "sample", sample)])
+    assert redis.info("memory")["used_memory"] - before < 2**20
+    kinds = [event.kind for event in read_events(store, claim.job.id)]
+    assert (kinds.count("sample"), kinds.count("epoch")) == (MAX_SAMPLES, 500)
+    assert kinds[-1] == "sample"
+    store.finish(claim, JobState.SUCCEEDED, version=1)
+    assert redis.info("memory")["used_memory"] - before < 2**18
+    kinds = [event.kind for event in read_events(store, claim.job.id)]
+    assert kinds[-3:] == ["sample", "published", "ended"]
+    assert kinds.count("sample") == 1
+
+
+def test_what_ended_jobs_keep_is_bounded(store: JobStore, valkey_url: str) -> None:
+    """The oldest end goes, not the oldest job; a queued one stays."""
+    redis, request = connect(valkey_url), TrainRequest(arch=ArchName("wgan"))
+    kept = store.create(request)[0].id
+    ids = [store.create(request)[0].id for _ in range(MAX_ENDED + 2)]
+    for job_id in reversed(ids):
+        store.cancel(job_id)
+    assert store.get(ids[-1]) is store.get(ids[-2]) is None
+    listed = [job.id for job in store.list_newest(2 * MAX_ENDED)]
+    assert listed == [*ids[-3::-1], kept]
+    assert redis.exists(f"digits:events:{ids[-1]}") == 0
 
 
 def test_a_key_names_its_job_again(store: JobStore) -> None:
