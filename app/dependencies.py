@@ -29,6 +29,7 @@ class JobQueue:
 
     jobs: JobStore
     publisher: Publisher
+    max_queued: int  # jobs
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_THREADS))
 
     @cached_property

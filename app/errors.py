@@ -36,11 +36,13 @@ from app.engine import EngineBusyError
 from app.generators import UnknownVersionError
 from app.rendering import ImpossiblePictureError
 from app.waiting import TooLateError
-from worker.jobs import KeyReusedError
+from worker.jobs import KeyReusedError, TooManyQueuedError
 
 logger = logging.getLogger(__name__)
 
 FieldError = dict[str, Any]
+
+QUEUED_SECONDS = 60  # until a try is worth it when too many jobs are queued
 
 REDIS_AWAY = "redis, which holds the jobs, does not answer; try again later"
 
@@ -187,6 +189,11 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     ClientDisconnect: _answer_nobody,
     KeyReusedError: lambda error: _translate_http(
         UnprocessableError("this key was used before with another body; use a new key", field="Idempotency-Key")
+    ),
+    TooManyQueuedError: lambda _: Problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too many jobs are queued; cancel some, or try again later",
+        headers={"Retry-After": str(QUEUED_SECONDS)},
     ),
     RedisError: _translate_redis,
     OperationalError: _translate_redis,

@@ -129,7 +129,7 @@ def _open_job_queue(settings: ApiSettings, stack: contextlib.AsyncExitStack) -> 
     if settings.redis_url is None:
         return None
     url = settings.require_redis()
-    queue = JobQueue(JobStore(connect(url)), Publisher(url))
+    queue = JobQueue(JobStore(connect(url)), Publisher(url), settings.max_queued)
     stack.callback(asyncio.create_task(queue.feeds.run()).cancel)
     stack.callback(queue.publisher.close)
     reconciler = Reconciler(url, settings.model_dir)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from worker.jobs import MAX_QUEUED
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class ApiSettings(Settings):
     api_processes: int | None = Field(  # unset: see processes
         None, ge=1, le=MAX_PROCESSES, validation_alias=AliasChoices(_PROCESSES, _PROCESSES_BEFORE)
     )
+    max_queued: Annotated[int, Field(ge=1, le=100_000)] = MAX_QUEUED  # jobs
     batch_wait_ms: Annotated[float, Field(ge=0, le=100)] = 1.0
     root_path: str = ""  # the prefix that a proxy adds, as /digits
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()  # more names of this service, separated by commas

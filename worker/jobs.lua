@@ -103,14 +103,17 @@ end
 
 local change = {}
 
--- Returns the fingerprint of the earlier request with this key, or '', and the record.
-function change.create(id, idempotency_key, fingerprint, ...)
+-- Returns the fingerprint of the earlier request with this key, or '', and the record; 'full' if too many wait.
+function change.create(id, idempotency_key, fingerprint, max_queued, ...)
   local name = 'digits:idempotency:' .. idempotency_key
   if idempotency_key ~= '' then
     local before = redis.call('HMGET', name, 'id', 'fingerprint')
     if before[1] and redis.call('EXISTS', key(before[1])) == 1 then
       return {before[2], redis.call('HGETALL', key(before[1]))}
     end
+  end
+  if redis.call('ZCARD', 'digits:queued') >= tonumber(max_queued) then return {'full', {}} end
+  if idempotency_key ~= '' then
     redis.call('HSET', name, 'id', id, 'fingerprint', fingerprint)
     redis.call('EXPIRE', name, IDEMPOTENCY)
   end

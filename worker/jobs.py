@@ -14,6 +14,7 @@ process use this module.
 """
 
 import hashlib
+import logging
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from redis.exceptions import RedisError
 from models import seeds
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
 
+logger = logging.getLogger(__name__)
+
 MAX_EPOCHS = 1_000
 LEASE_SECONDS = 30  # a running job without a report for this long counts as lost
 MAX_LOST = 3  # a job that has lost its worker this often fails
@@ -37,6 +40,7 @@ RECONCILE_SECONDS = 10  # between two searches for lost jobs and lost wake-ups
 QUIET_SECONDS = 2 * LEASE_SECONDS  # after Redis was away, no lease counts as lost: workers report first
 WAKE_SECONDS = 30  # a queued job whose wake-up is older may get another
 KEPT_SECONDS = 30 * 24 * 3600  # that an ended job is kept
+MAX_QUEUED = 1_000  # jobs, unless the settings say otherwise
 IDEMPOTENCY_SECONDS = 24 * 3600  # that a key names the job that it made
 MAX_EVENTS = 1_000  # kept per job, the newest ones
 MAX_SAMPLES = 100  # of them with a picture, 7.6 KB each; of an ended job one
@@ -82,6 +86,10 @@ Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS), BeforeValidator(_require_num
 Seed = Annotated[int, Field(ge=0, le=seeds.MAX_SEED), BeforeValidator(_require_number)]
 
 
+class TooManyQueuedError(Exception):
+    """As many jobs are queued as may be; cancel some, or try again later."""
+
+
 class TrainRequest(BaseModel):
     """The body of ``POST /train``."""
 
@@ -94,13 +102,6 @@ class TrainRequest(BaseModel):
     measure_every: Epochs | None = Field(
         None, description="epochs between measurements; default: measure only at the end"
     )
-
-
-def find_unknown(job: "Job") -> str | None:
-    """What this release does not know of a queued job; None if it can be run."""
-    if job.recipe not in RECIPES:
-        return f"recipe {job.recipe}"
-    return None if job.arch in RECIPES[job.recipe] else f"architecture {job.arch}"
 
 
 class Job(BaseModel):
@@ -153,6 +154,8 @@ class Event:
     data: str  # an object as JSON, in one line
 
 
+_LISTED = 1_000  # records read at a time: more than can have the same time
+
 _JOB, _EVENTS = "digits:job:", "digits:events:"
 
 _CONSTANTS = {
@@ -186,11 +189,14 @@ class JobStore:
         """Raise ``RedisError`` unless Redis answers."""
         self._redis.ping()
 
-    def create(self, request: TrainRequest, idempotency_key: str | None = None) -> tuple[Job, bool]:
+    def create(
+        self, request: TrainRequest, idempotency_key: str | None = None, max_queued: int = MAX_QUEUED
+    ) -> tuple[Job, bool]:
         """Record a new queued job; return it and True. If the key has made a job before, return that one and False.
 
         Raises:
             KeyReusedError: the key has made a job from another request.
+            TooManyQueuedError: ``max_queued`` jobs are queued.
         """
         fields = {
             "id": str(uuid.uuid4()),
@@ -202,7 +208,10 @@ class JobStore:
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         self.ping()  # ask first: a frozen Redis would run the change after it wakes up
-        before, record = self._change("create", fields["id"], idempotency_key or "", fingerprint, *_flatten(fields))
+        names = (fields["id"], idempotency_key or "", fingerprint)
+        before, record = self._change("create", *names, max_queued, *_flatten(fields))
+        if before == "full":
+            raise TooManyQueuedError
         if before not in ("", fingerprint):
             raise KeyReusedError
         return _parse_job(record), not before
@@ -211,6 +220,16 @@ class JobStore:
         """The job with this id, or None."""
         fields: Any = self._redis.hgetall(_JOB + job_id)
         return _read_job(job_id, fields) if fields else None
+
+    def can_run(self, job_id: str) -> bool:
+        """Whether a job is queued, and this release knows its architecture and recipe."""
+        job = self.get(job_id)
+        if job is None or job.state is not JobState.QUEUED:
+            return False
+        if job.recipe in RECIPES and job.arch in RECIPES[job.recipe]:
+            return True
+        logger.warning("job %s waits for another worker: %s of recipe %s is unknown here", job.id, job.arch, job.recipe)
+        return False
 
     def has_ended(self, job_id: str) -> bool | None:
         """Whether a job has ended; None if there is no job with this id."""
@@ -232,14 +251,41 @@ class JobStore:
             for job_id, exists, entries in zip(after, answers, answers, strict=True)
         }
 
+    def list_page(
+        self, limit: int, state: JobState | None = None, cursor: str | None = None
+    ) -> tuple[list[Job], str | None]:
+        """Up to ``limit`` jobs, newest first, and the cursor of the next page, if there is one.
+
+        A page begins behind the last job of the page before, whatever has come or gone since.
+
+        Raises:
+            ValueError: the cursor is none.
+        """
+        score, _, last = cursor.partition("_") if cursor else ("+inf", "", "")
+        float(score)
+        jobs: list[Job] = []
+        while True:
+            found = cast(
+                "list[tuple[str, float]]",
+                self._redis.zrevrangebyscore("digits:jobs", score, "-inf", start=0, num=_LISTED, withscores=True),
+            )
+            rest = [(job_id, at) for job_id, at in found if not last or (at, job_id) < (float(score), last)]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for job_id, _ in rest:
+                    pipe.hgetall(_JOB + job_id)
+                records = pipe.execute(raise_on_error=False)
+            for (job_id, at), record in zip(rest, records, strict=True):
+                if record and (job := _read_job(job_id, record)) and state in (None, job.state):
+                    if len(jobs) == limit:
+                        return jobs, f"{score}_{last}"
+                    jobs.append(job)
+                score, last = repr(at), job_id
+            if len(found) < _LISTED:
+                return jobs, None
+
     def list_newest(self, limit: int) -> list[Job]:
         """Up to ``limit`` jobs, newest first."""
-        ids = cast("list[str]", self._redis.zrevrange("digits:jobs", 0, limit - 1))
-        with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in ids:
-                pipe.hgetall(_JOB + job_id)
-            records = pipe.execute(raise_on_error=False)
-        return [_read_job(job_id, record) for job_id, record in zip(ids, records, strict=True) if record]
+        return self.list_page(limit)[0]
 
     def claim(self, job_id: str, holder: str) -> Claim | None:
         """Take a queued job on a lease, to run it; None if it is not queued (any more).

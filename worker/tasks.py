@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 
 from worker import broker, logs
 from worker.connections import connect
-from worker.jobs import JobState, JobStore, find_unknown
+from worker.jobs import JobState, JobStore
 from worker.linux import signal_on_parent_death, yield_cores
 from worker.reconciler import Reconciler
 from worker.run import run_job
@@ -66,22 +66,17 @@ class WakeUp(Request):  # type: ignore[misc] # Celery has no types
     """In the parent: a message whose job cannot be run here costs no child."""
 
     def revoked(self) -> bool:
-        if super().revoked() or not self._is_stale():
+        if super().revoked() or self._can_run():
             return bool(self._already_revoked)
         state.task_ready(self)
         self.acknowledge()
         return True
 
-    def _is_stale(self) -> bool:
+    def _can_run(self) -> bool:
         try:
-            job = _open_store(Settings()).get(self.args[0])
+            return _open_store(Settings()).can_run(self.args[0])
         except RedisError:  # the child will ask again
-            return False
-        if job is None or job.state is not JobState.QUEUED:
             return True
-        if unknown := find_unknown(job):
-            logger.warning("job %s waits for another worker: this release does not know %s", job.id, unknown)
-        return unknown is not None
 
 
 @shared_task(name=broker.TRAIN, Request=WakeUp)

@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from kombu.exceptions import OperationalError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.dependencies import ANSWER_SECONDS, JobQueueDep
 from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError
@@ -44,7 +46,7 @@ _ACCEPTED: Described = {
             "follow": {"operationId": "follow_job", **_LINK},
         },
     },
-    **describe_problems(415, 503),
+    **describe_problems(415, 429, 503),
 }
 
 
@@ -57,7 +59,7 @@ async def train(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Job:
     """Queue a training job. The same ``Idempotency-Key`` and body give the same job for a day."""
-    job, new = await queue.ask(queue.jobs.create, order, idempotency_key)
+    job, new = await queue.ask(queue.jobs.create, order, idempotency_key, queue.max_queued)
     if new:
         try:
             await queue.ask(queue.publisher.wake, job.id)
@@ -67,10 +69,35 @@ async def train(
     return job
 
 
-@router.get("/jobs", responses=describe_problems(503))
-async def list_jobs(queue: JobQueueDep, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100) -> list[Job]:
-    """The newest jobs, newest first. Jobs that have ended are kept for 30 days."""
-    return await queue.ask(queue.jobs.list_newest, limit)
+class JobsQuery(BaseModel):
+    """The query of ``GET /jobs``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: JobState | None = None
+    limit: int = Field(100, ge=1, le=MAX_LISTED)
+    cursor: str | None = Field(None, pattern=r"^\d{1,12}(\.\d{1,9})?_[\w-]{1,64}$", description="from Link")
+
+
+_PAGE: Described = {
+    200: {"description": "the jobs", "headers": describe_headers(Link="rel=next: the next page, if there is one")},
+    **describe_problems(503),
+}
+
+
+@router.get("/jobs", responses=_PAGE)
+async def list_jobs(
+    query: Annotated[JobsQuery, Query()], queue: JobQueueDep, request: Request, response: Response
+) -> list[Job]:
+    """Jobs, newest first. ``Link`` names the next page: no job is missing or comes twice while new ones are queued.
+
+    Jobs that have ended are kept for 30 days, the 1,000 that ended last.
+    """
+    jobs, cursor = await queue.ask(queue.jobs.list_page, query.limit, query.state, query.cursor)
+    if cursor:
+        following = query.model_copy(update={"cursor": cursor}).model_dump(exclude_none=True)
+        response.headers["Link"] = f'<{request.scope["root_path"]}/jobs?{urlencode(following)}>; rel="next"'
+    return jobs
 
 
 async def _get_job(job_id: str, queue: JobQueueDep) -> Job:

@@ -2,10 +2,15 @@
 
 import json
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
+import pytest
 
-from worker.jobs import JobState, JobStore
+from tests.processes import running_api
+from worker.jobs import JobState, JobStore, TrainRequest
+from worker.recipes import ArchName
 
 
 def test_a_job_is_accepted_and_can_be_followed(api: httpx.Client, store: JobStore) -> None:
@@ -91,3 +96,49 @@ def test_bad_streams_are_refused(api: httpx.Client, store: JobStore) -> None:
     answer = api.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": "x"})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == "last-event-id"
+
+
+def read_all(api: httpx.Client, path: str, between: Callable[[], object] = lambda: None) -> list[str]:
+    """The ids on all pages from this one on; ``between`` runs after each page."""
+    ids = []
+    while path:
+        answer = api.get(path)
+        assert answer.status_code == 200
+        ids += [job["id"] for job in answer.json()]
+        between()
+        path = answer.links.get("next", {}).get("url", "")
+    return ids
+
+
+def test_all_jobs_can_be_listed_while_new_ones_come(api: httpx.Client, store: JobStore) -> None:
+    request = TrainRequest(arch=ArchName("wgan"))
+    ids = [store.create(request)[0].id for _ in range(1_000)]
+    late: list[str] = []
+    assert read_all(api, "/jobs?limit=77", lambda: late.append(store.create(request, None, 10_000)[0].id)) == ids[::-1]
+    for job_id in ids[::3]:
+        store.cancel(job_id)
+    queued = [job_id for number, job_id in enumerate(ids) if number % 3]
+    assert read_all(api, "/jobs?limit=100&state=canceled") == ids[::3][::-1]
+    assert read_all(api, "/jobs?limit=1000&state=queued") == [*late[::-1], *queued[::-1]]
+    assert read_all(api, "/jobs?state=running") == []
+
+
+@pytest.mark.parametrize(
+    "query", ["stat=queued", "state=waiting", "cursor=x", "cursor=1_", "cursor=1e9_a", "limit=1001"]
+)
+def test_a_query_that_no_page_has_is_refused(api: httpx.Client, query: str) -> None:
+    answer = api.get(f"/jobs?{query}")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, query.partition("=")[0])
+
+
+def test_queued_jobs_are_bounded(tmp_path: Path, store: JobStore, valkey_url: str) -> None:
+    environment = {"DIGITS_REDIS_URL": valkey_url, "DIGITS_MODEL_DIR": str(tmp_path), "DIGITS_MAX_QUEUED": "2"}
+    with running_api(tmp_path, **environment) as client:
+        first, second = (client.post("/train", json={"arch": "wgan"}, headers={"Idempotency-Key": key}) for key in "ab")
+        assert (first.status_code, second.status_code) == (202, 202)
+        third = client.post("/train", json={"arch": "wgan"}, headers={"Idempotency-Key": "c"})
+        assert (third.status_code, third.headers["Retry-After"]) == (429, "60")
+        again = client.post("/train", json={"arch": "wgan"}, headers={"Idempotency-Key": "a"})
+        assert again.json() == first.json()
+        client.delete(first.headers["Location"])
+        assert client.post("/train", json={"arch": "wgan"}, headers={"Idempotency-Key": "c"}).status_code == 202

@@ -384,7 +384,7 @@ def test_what_ended_jobs_keep_is_bounded(store: JobStore, valkey_url: str) -> No
     """The oldest end goes, not the oldest job; a queued one stays."""
     redis, request = connect(valkey_url), TrainRequest(arch=ArchName("wgan"))
     kept = store.create(request)[0].id
-    ids = [store.create(request)[0].id for _ in range(MAX_ENDED + 2)]
+    ids = [store.create(request, None, 2 * MAX_ENDED)[0].id for _ in range(MAX_ENDED + 2)]
     for job_id in reversed(ids):
         store.cancel(job_id)
     assert store.get(ids[-1]) is store.get(ids[-2]) is None
