@@ -34,6 +34,7 @@ bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against
 	$(VENV)/bin/python benchmarks/serving/heads.py
 	$(VENV)/bin/python benchmarks/serving/followers.py
 	$(VENV)/bin/python benchmarks/serving/endure.py
+	$(VENV)/bin/python benchmarks/stale.py
 
 check: $(INSTALLED) ## check style, types and import rules
 	$(VENV)/bin/ruff check .

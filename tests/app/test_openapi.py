@@ -54,7 +54,7 @@ def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Pa
     run = subprocess.run(
         [
             Path(sys.executable).with_name("st"), "run", f"{described.base_url}/openapi.json", "--no-color",
-            "--max-examples", "20", "--max-time", "12", "--seed", "1", "--generation-database", "none",
+            "--max-examples", "20", "--max-time", "8", "--seed", "1", "--generation-database", "none",
             "--request-timeout", "1",  # the events of a job that waits have no end
             "--exclude-checks", "use_after_free",  # DELETE cancels a job, which can be looked at for 30 days
         ],

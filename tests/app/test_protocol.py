@@ -16,7 +16,7 @@ from app.processes.protocol import MAX_HEAD_BYTES
 from tests.app.limited import FILES
 from tests.processes import eventually, running_api
 
-SECONDS = 1.0  # DIGITS_HEADER_SECONDS of the service of these tests
+SECONDS = 0.5  # DIGITS_HEADER_SECONDS of the service of these tests
 HEAD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 TRAIN = b"POST /train HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = TRAIN + b"Transfer-Encoding: chunked\r\n\r\n"
