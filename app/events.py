@@ -8,6 +8,7 @@ that reads slowly costs no more than the buffer of its connection. A feed exists
 
 import asyncio
 import logging
+import resource
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from contextlib import contextmanager, suppress
 from redis.exceptions import RedisError
 
 from app.errors import UnavailableError
-from worker.jobs import ENDED, MAX_EVENTS, MAX_SAMPLES, SAMPLE, Event
+from worker.jobs import ENDED, MAX_EVENTS, MAX_SAMPLES, SAMPLE, Event, News
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ WAKE_AT_ONCE = 50  # followers, before others get their turn
 
 PING = b": ping\n\n"
 
-Read = Callable[[Mapping[str, str], int], Awaitable[Mapping[str, list[Event] | None]]]
+Read = Callable[[Mapping[str, str], int], Awaitable[Mapping[str, News | None]]]
 Id = tuple[int, int]  # milliseconds, number
 
 
@@ -123,6 +124,9 @@ class Feeds:
         self._wanted = asyncio.Event()  # somebody waits for a feed to be complete
         self._turn = asyncio.Lock()
         self._is_closed = False
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # Others need connections, too.
+        self._max_followers = MAX_FOLLOWERS if files == resource.RLIM_INFINITY else min(MAX_FOLLOWERS, files // 2)
 
     async def run(self) -> None:
         """Read events for all feeds, for ever."""
@@ -157,7 +161,7 @@ class Feeds:
             UnavailableError: there are too many followers, or jobs that are followed.
         """
         feed = self._feeds.get(job_id)
-        if self._followers >= MAX_FOLLOWERS or (feed is None and len(self._feeds) >= MAX_FEEDS):
+        if self._followers >= self._max_followers or (feed is None and len(self._feeds) >= MAX_FEEDS):
             raise UnavailableError(
                 "too many clients follow jobs; try again later, or ask for the job", retry_seconds=RETRY_SECONDS
             )
@@ -201,18 +205,18 @@ class Feeds:
             return False
         count = max(1, BATCH_EVENTS // len(after))
         there_may_be_more = False
-        for job_id, events in (await self._read(after, count)).items():
+        for job_id, news in (await self._read(after, count)).items():
             feed = self._feeds.get(job_id)
             if feed is None or feed.last != after[job_id]:  # it went meanwhile, and came again
                 continue
-            if events is None:
-                feed.is_known, feed.is_over = False, True
-            else:
-                feed.add(events)
-            if events and len(events) == count:
+            events = news.events if news else []
+            feed.is_known = news is not None
+            feed.add(events)
+            if len(events) == count and not feed.is_over:
                 there_may_be_more = True
             else:
                 feed.is_complete.set()
+                feed.is_over = feed.is_over or news is None or news.is_ended
             if events or feed.is_over:
                 await feed.wake()
         return there_may_be_more

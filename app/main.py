@@ -41,7 +41,7 @@ REFRESH_SECONDS = 1.0  # between two reads of the model directory
 # Around every route, outermost first.
 LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "problems": lambda app, _: Problems(app),
-    "hosts": lambda app, settings: Hosts(app, {settings.host.lower(), *settings.allowed_hosts}),
+    "hosts": lambda app, settings: Hosts(app, settings.host.lower(), settings.allowed_hosts),
     "prefix": lambda app, settings: Prefix(app, settings.root_path),
     "body limit": lambda app, _: BodyLimit(app),
     "unique keys": lambda app, _: UniqueKeys(app),

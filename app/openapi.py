@@ -71,7 +71,7 @@ EVENT = {
 }
 
 # A problem that every operation may answer with: the layers of app/main.py and the protocol see to that.
-COMMON = (400, 408, 413, 414, 421, 422, 431, 500)
+COMMON = (400, 408, 413, 414, 421, 422, 431, 500, 503)
 OF_CHANGES = (403,)  # of all methods but GET
 
 _HEADERS: Mapping[int, tuple[str, str]] = {
@@ -120,7 +120,8 @@ def complete(schema: dict[str, Any]) -> None:
                         body.pop("schema", None)
             common = COMMON if method == "get" else COMMON + OF_CHANGES
             described = {str(status): answer for status, answer in describe_problems(*common).items()}
-            operation["responses"] = dict(sorted({**operation["responses"], **described}.items()))
+            own = {status: answer for status, answer in operation["responses"].items() if status != "422"}
+            operation["responses"] = dict(sorted({**described, **own}.items()))
 
 
 def _forbid_null(parameter: dict[str, Any]) -> None:

@@ -49,7 +49,11 @@ class ApiSettings(Settings):
     @field_validator("allowed_hosts", mode="before")
     @classmethod
     def _split(cls, names: Any) -> Any:
-        return [name.strip().lower() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+        return (
+            [name.strip().rstrip(".").lower() for name in names.split(",") if name.strip()]
+            if isinstance(names, str)
+            else names
+        )
 
     @field_validator("allowed_hosts")
     @classmethod

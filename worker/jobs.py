@@ -154,6 +154,14 @@ class Event:
     data: str  # an object as JSON, in one line
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """The next events of a job."""
+
+    events: list[Event]
+    is_ended: bool  # if these are all, no more will come
+
+
 _LISTED = 1_000  # records read at a time: more than can have the same time
 
 _JOB, _EVENTS = "digits:job:", "digits:events:"
@@ -236,19 +244,18 @@ class JobStore:
         state = self._redis.hget(_JOB + job_id, "state")
         return None if state is None else state not in (JobState.QUEUED, JobState.RUNNING)
 
-    def read_events(self, after: Mapping[str, str], count: int) -> dict[str, list[Event] | None]:
+    def read_events(self, after: Mapping[str, str], count: int) -> dict[str, News | None]:
         """The next ``count`` events at most of each job, after the id that is given for it (``0``: from the first).
 
         None for a job that does not exist.
         """
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id, last in after.items():
-                pipe.exists(_JOB + job_id)
+                pipe.hget(_JOB + job_id, "state")  # before the events: the last one comes with the end
                 pipe.xrange(_EVENTS + job_id, min=f"({last}", count=count)
-            answers = iter(pipe.execute())
+            answers = iter(pipe.execute(raise_on_error=False))
         return {
-            job_id: [Event(number, fields["kind"], fields["data"]) for number, fields in entries] if exists else None
-            for job_id, exists, entries in zip(after, answers, answers, strict=True)
+            job_id: _read_news(state, entries) for job_id, state, entries in zip(after, answers, answers, strict=True)
         }
 
     def list_page(
@@ -360,6 +367,14 @@ def _read_job(job_id: str, record: dict[str, str] | RedisError) -> Job:
             id=job_id, state=JobState.UNREADABLE, arch="", recipe="", epochs=0, seed=0,
             created_at=datetime.fromtimestamp(0, UTC), error=f"the record of this job cannot be read: {reason}",
         )  # fmt: skip
+
+
+def _read_news(state: Any, entries: Any) -> News | None:
+    """What was found of one job. A damaged one must not hide the others."""
+    if not isinstance(state, str) or isinstance(entries, RedisError):
+        return None
+    events = [Event(number, fields.get("kind", "unreadable"), fields.get("data", "{}")) for number, fields in entries]
+    return News(events, state not in (JobState.QUEUED, JobState.RUNNING))
 
 
 def _parse_job(record: list[str]) -> Job:

@@ -5,10 +5,10 @@ their own, so requests under names that are not ours are refused. A page may sen
 address without reading the answers, so those that change something are refused, too.
 """
 
+import re
 from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -22,13 +22,14 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 class Hosts:
     """Refuses requests without one ``Host`` (400), under a foreign one (421), and foreign changes (403).
 
-    The service answers to loopback's names, to the address that the connection came in at, and to
-    ``names``, each with any port. A request that may change something and has an ``Origin`` (which
+    The service answers to loopback's names, to the address that it listens on or that the connection
+    came in at, and to ``names``, each with any port. A request that may change something and has an ``Origin`` (which
     browsers send) must come from a page of the service itself, or of one of ``names``.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, listening: str, names: Collection[str]) -> None:
         self._app = app
+        self._listening = listening
         self._names = frozenset(names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +46,8 @@ class Hosts:
         host = _read_name(hosts[0])
         if not host:
             raise BadRequestError("the Host header is not a host", field="Host")
-        if not (host in self._names or _is_loopback(host) or host == scope["server"][0].removeprefix(MAPPED)):
+        here = (self._listening, scope["server"][0].removeprefix(MAPPED))
+        if not (host in self._names or host in here or _is_loopback(host)):
             detail = f"this service is not {host}; its operator can add this name to DIGITS_ALLOWED_HOSTS"
             raise MisdirectedError(detail, field="Host")
         if scope["method"] in SAFE_METHODS:
@@ -63,10 +65,8 @@ class Hosts:
 @lru_cache
 def _read_name(authority: bytes) -> str:
     """The host in ``Host``, in lower case and without a port, brackets or the last dot; empty if it is malformed."""
-    try:
-        return (urlsplit(f"//{authority.decode('ascii')}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    found = re.fullmatch(rb"(?:\[([0-9a-f:.]+)\]|([\w.-]+?)\.?)(?::\d*)?", authority.lower(), re.ASCII)
+    return (found[1] or found[2]).decode() if found else ""
 
 
 @lru_cache

@@ -1,5 +1,7 @@
 """The layer for a service behind a prefix, as ``https://example.org/digits/``."""
 
+from urllib.parse import quote
+
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,7 +25,7 @@ class Prefix:
             path = scope["path"].rstrip("/")
             if path != scope["path"] and not list_methods(scope) and list_methods({**scope, "path": path}):
                 query = scope["query_string"].decode("latin-1")
-                await RedirectResponse(path + (f"?{query}" if query else ""))(scope, receive, send)
+                await RedirectResponse(quote(path) + (f"?{query}" if query else ""))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.errors import Problem
 
@@ -24,6 +24,7 @@ IDLE_SECONDS = 60  # for the next request of a connection
 LINGER_SECONDS = 2.0  # that a refused client is still listened to, so that it reads its answer before the end
 MAX_FILES = 65_536  # to open at most, if the system allows
 SPARE_FILES = 80  # not for clients: log, versions, connections to Redis
+RETRY_SECONDS = 5  # when all places are taken
 LOG_SECONDS = 10.0  # between two lines about connections that were closed
 
 
@@ -33,6 +34,7 @@ class Places:
     def __init__(self, count: int) -> None:
         self._count = count
         self._waiting: dict[BoundedProtocol, None] = {}  # in the order in which they began to wait
+        self._refused: dict[BoundedProtocol, None] = {}  # they have their answer, and are about to be closed
         self._closed = 0
         self._next_line = 0.0
 
@@ -40,7 +42,7 @@ class Places:
         """Close the connection that has waited longest if all places are taken. False if nobody waits."""
         if taken <= self._count:
             return True
-        longest = next(iter(self._waiting), None)
+        longest = next((one for one in (*self._refused, *self._waiting) if not one.is_sending()), None)
         self._note()
         if longest is None:
             return False
@@ -52,9 +54,14 @@ class Places:
         """The connection waits for its next request from now on."""
         self._waiting[connection] = None
 
+    def refuse(self, connection: "BoundedProtocol") -> None:
+        """The connection is refused: it is the first to give way."""
+        self._refused[connection] = None
+
     def stop_waiting(self, connection: "BoundedProtocol") -> None:
         """The connection has a whole request, or is closed."""
         self._waiting.pop(connection, None)
+        self._refused.pop(connection, None)
 
     def _note(self) -> None:
         self._closed += 1
@@ -93,6 +100,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._extra = 0  # bytes of this message that are not its body
         self._is_in_message = self._has_head = self._is_refused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._previous: RequestResponseCycle | None = None  # of the request before this one
+
+    def is_sending(self) -> bool:
+        """Whether a part of an answer is still to be sent."""
+        return self.transport.get_write_buffer_size() > 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -101,6 +113,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watch_idleness()
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "all connections are busy; try again later")
+            self.transport.close()  # there is no room to linger
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._places.stop_waiting(self)
@@ -121,7 +134,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         except httptools.HttpParserError as error:
             if not self._is_refused:
-                self._refuse(HTTPStatus.BAD_REQUEST, f"the request is not valid HTTP/1.1: {error}")
+                reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {error}"
+                self._refuse(HTTPStatus.BAD_REQUEST, f"the request is not valid HTTP/1.1{reason}")
             return
         if not self._is_in_message and not self._extra:
             return
@@ -140,6 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._extra > MAX_HEAD_BYTES and self._count_head() > MAX_HEAD_BYTES:
             self._refuse_size()
             raise ValueError  # which stops the parser
+        self._previous = self.cycle
         super().on_headers_complete()
         self._has_head, self._extra = True, 0
         self.headers = []  # for trailers, which are no headers of the request
@@ -172,7 +187,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._has_head and 2 * len(self.url) > MAX_HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG, "the request line is too long", "url")
         else:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too long", "headers")
+            self._refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers, trailers or chunk lines are too long", "headers"
+            )
 
     def _end_half_sent(self) -> None:
         if not (self._has_head and self.cycle.response_started):
@@ -189,6 +206,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         if self._has_head and self.pipeline:
             self.pipeline.popleft()  # this request, which waits for its turn
+            assert self._previous is not None
+            self.cycle = self._previous
             return
         if self.cycle is not None and not self.cycle.response_complete:
             if not self._has_head or self.cycle.response_started:
@@ -196,16 +215,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True  # whoever works on this request stops
             self.cycle.message_event.set()
         errors = [{"field": too_long, "detail": detail, "bound": {"le": MAX_HEAD_BYTES}}] if too_long else None
-        problem = Problem(status, detail, errors, {"Connection": "close"})
+        retry = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+        problem = Problem(status, detail, errors, {"Connection": "close", **retry})
         headers = (*self.server_state.default_headers, *problem.raw_headers)
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + bytes(problem.body))
         self._end()
 
     def _end(self) -> None:
-        if self.transport.can_write_eof() and not self.transport.is_closing():
+        """Close for sending, and soon as a whole; what is still to be sent is sent first."""
+        if self.transport.is_closing():
+            return
+        self._places.stop_waiting(self)
+        self._places.refuse(self)
+        if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _watch_idleness(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)

@@ -76,7 +76,9 @@ class JobsQuery(BaseModel):
 
     state: JobState | None = None
     limit: int = Field(100, ge=1, le=MAX_LISTED)
-    cursor: str | None = Field(None, pattern=r"^\d{1,12}(\.\d{1,9})?_[\w-]{1,64}$", description="from Link")
+    cursor: str | None = Field(
+        None, pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?_[A-Za-z0-9-]{1,64}$", description="from Link"
+    )
 
 
 _PAGE: Described = {
@@ -133,11 +135,11 @@ async def _follow(job_id: str, queue: JobQueueDep) -> AsyncIterator[Feed]:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await feed.is_complete.wait()
-                await queue.feeds.take_turn()
         except TimeoutError:
             raise UnavailableError(REDIS_AWAY) from None
         if not feed.is_known:
             raise _make_unknown(job_id)
+        await queue.feeds.take_turn()
         yield feed
 
 
@@ -153,14 +155,14 @@ async def _follow(job_id: str, queue: JobQueueDep) -> AsyncIterator[Feed]:
 async def follow_job(
     feed: Annotated[Feed, Depends(_follow)],
     queue: JobQueueDep,
-    last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,19}(-\d{1,19})?$")] = None,
+    last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$")] = None,
 ) -> Response:
     """Stream the events of a job as server-sent events, from the first one or after ``Last-Event-ID``.
 
     The events are queued, started, epoch, metric, sample (a PNG in base64), published and ended. The
-    stream closes after ended. Only the newest 1,000 events are kept, 100 of those with a picture, and of
-    an ended job the last picture. A client that reconnects after the
-    last event gets a 204, so that browsers stop reconnecting. One that reads too slowly for the events
+    stream closes after ended. Only the newest 1,000 events are kept, 100 of those with a picture; of an
+    ended job, only the last picture. A client that reconnects after the last event gets a 204, so that
+    browsers stop reconnecting. One that reads too slowly for the events
     that are kept is disconnected, and may come back with ``Last-Event-ID``.
     """
     if last_event_id and feed.is_over and last_event_id == feed.last:

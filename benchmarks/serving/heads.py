@@ -37,6 +37,7 @@ def running(code: Path) -> Iterator[int]:
     port = find_free_port()
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w") as log:
         environment = {**os.environ, "DIGITS_PORT": str(port), "DIGITS_MODEL_DIR": folder, "PYTHONPATH": str(code)}
+        # --workers is the old name of --processes, which older checkouts know, too
         command = ["prlimit", f"--nofile={FILES}:{FILES}", sys.executable, "-m", "app", "serve", "--workers", "1"]
         api = subprocess.Popen(command, cwd=code, env=environment, stdout=log, stderr=log)
         try:

@@ -184,6 +184,28 @@ def test_a_follower_from_after_the_last_event_is_let_go(api: httpx.Client, store
     assert (answer.status_code, answer.content) == (200, b"")
 
 
+def test_a_damaged_job_hides_no_other(api: httpx.Client, store: JobStore, valkey_url: str) -> None:
+    redis, damaged, whole = connect_to_redis(valkey_url), claimed(store), claimed(store)
+    redis.xadd(f"digits:events:{damaged.job.id}", {"none": "of ours"})
+    wrong_type = claimed(store).job.id
+    redis.delete(f"digits:events:{wrong_type}")
+    redis.set(f"digits:events:{wrong_type}", "text")
+    with ExitStack() as stack:
+        follow(stack, api, damaged.job.id)
+        assert api.get(f"/jobs/{wrong_type}/events").status_code == 404
+        store.finish(whole, JobState.SUCCEEDED, version=1)
+        assert read_kinds(follow(stack, api, whole.job.id))[-1] == b"ended"
+
+
+def test_a_follower_of_an_ended_job_without_events_is_let_go(
+    api: httpx.Client, store: JobStore, valkey_url: str
+) -> None:
+    claim = claimed(store)
+    store.finish(claim, JobState.FAILED, error="broken")
+    connect_to_redis(valkey_url).delete(f"digits:events:{claim.job.id}")
+    assert api.get(f"/jobs/{claim.job.id}/events").content == b""
+
+
 def make_events(numbers: range) -> list[Event]:
     return [Event(f"1-{number}", "epoch", "{}") for number in numbers]
 

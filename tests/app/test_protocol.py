@@ -148,6 +148,9 @@ def test_what_follows_an_answered_request_takes_nothing_from_it(bounded: httpx.C
     assert read_statuses(talk(bounded, [request, b"rubbish\r\n\r\n"], pause=0.2)) == [200, 400]
     assert read_statuses(talk(bounded, [request * 2 + HEAD])) == [200, 200, 408]
     slow = b"GET /generate?arch=dcgan&n=1024 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    began = time.monotonic()
+    assert read_statuses(talk(bounded, [slow + CHUNKED + b"zz\r\n"])) == [200]
+    assert time.monotonic() - began < 20
     for wrong in (b"rubbish\r\n\r\n", HEAD + b"X: " + b"a" * MAX_HEAD_BYTES):
         assert read_statuses(talk(bounded, [slow + request, wrong], pause=0.01)) == [200, 200]
 
@@ -201,7 +204,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cl
         yield client, folder
 
 
-@pytest.mark.parametrize("start", [b"", HEAD, CHUNKED])
+@pytest.mark.parametrize("start", [b"", HEAD, CHUNKED, b"rubbish\r\n\r\n"])
 def test_half_sent_requests_take_no_place_of_others(limited: tuple[httpx.Client, Path], start: bytes) -> None:
     client, folder = limited
     with ExitStack() as stack:

@@ -318,9 +318,9 @@ def test_a_record_that_cannot_be_read_hides_no_other(store: JobStore, valkey_url
 
 
 def read_events(store: JobStore, job_id: str, after: str = "0", count: int = MAX_EVENTS + 1) -> list[Event]:
-    events = store.read_events({job_id: after}, count)[job_id]
-    assert events is not None
-    return events
+    news = store.read_events({job_id: after}, count)[job_id]
+    assert news is not None
+    return news.events
 
 
 def test_what_happens_to_a_job_can_be_read_from_any_event(store: JobStore) -> None:
@@ -347,7 +347,7 @@ def test_the_events_of_several_jobs_are_read_at_once(store: JobStore) -> None:
     one, other = claimed(store).job.id, claimed(store).job.id
     first = read_events(store, one)[0]
     found = store.read_events({one: first.id, "nothing": "0", other: "0"}, 10)
-    assert [None if events is None else [event.kind for event in events] for events in found.values()] == [
+    assert [news and [event.kind for event in news.events] for news in found.values()] == [
         ["started"],
         None,
         ["queued", "started"],
