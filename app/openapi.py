@@ -74,9 +74,9 @@ EVENT = {
 COMMON = (400, 408, 413, 414, 421, 422, 431, 500, 503)
 OF_CHANGES = (403,)  # of all methods but GET
 
-_HEADERS: Mapping[int, tuple[str, str]] = {
-    429: ("Retry-After", "the seconds until another try is worth it"),
-    503: ("Retry-After", "as in 429, where it is known"),
+_HEADERS: Mapping[int, Mapping[str, str]] = {
+    429: {"Retry_After": "the seconds until another try is worth it"},
+    503: {"Retry_After": "as in 429, where it is known"},
 }
 
 
@@ -93,8 +93,8 @@ def describe_problems(*statuses: int) -> Described:
     for status in statuses:
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         described[status] = {"description": HTTPStatus(status).phrase, "content": content}
-        if header := _HEADERS.get(status):
-            described[status]["headers"] = describe_headers(**dict([header]))
+        if headers := _HEADERS.get(status):
+            described[status]["headers"] = describe_headers(**headers)
     return described
 
 

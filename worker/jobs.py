@@ -162,7 +162,7 @@ class News:
     is_ended: bool  # if these are all, no more will come
 
 
-_LISTED = 1_000  # records read at a time: more than can have the same time
+_SAME_TIME = 50  # more jobs than can have been created at the same microsecond
 
 _JOB, _EVENTS = "digits:job:", "digits:events:"
 
@@ -270,11 +270,12 @@ class JobStore:
         """
         score, _, last = cursor.partition("_") if cursor else ("+inf", "", "")
         float(score)
+        count = limit + _SAME_TIME  # read at a time
         jobs: list[Job] = []
         while True:
             found = cast(
                 "list[tuple[str, float]]",
-                self._redis.zrevrangebyscore("digits:jobs", score, "-inf", start=0, num=_LISTED, withscores=True),
+                self._redis.zrevrangebyscore("digits:jobs", score, "-inf", start=0, num=count, withscores=True),
             )
             rest = [(job_id, at) for job_id, at in found if not last or (at, job_id) < (float(score), last)]
             with self._redis.pipeline(transaction=False) as pipe:
@@ -287,7 +288,7 @@ class JobStore:
                         return jobs, f"{score}_{last}"
                     jobs.append(job)
                 score, last = repr(at), job_id
-            if len(found) < _LISTED:
+            if len(found) < count:
                 return jobs, None
 
     def list_newest(self, limit: int) -> list[Job]:

@@ -25,10 +25,9 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psutil
 from compare import ROOT, Memory
-from large import ask_for_small
+from large import ask_for_small, describe
 
 from app.processes import valkey
 from app.processes.valkey import find_free_port
@@ -123,12 +122,8 @@ def follow(port: int, job_id: str, count: int, is_over: Event, results: "multipr
     asyncio.run(connect_all())
 
 
-def describe(name: str, times: list[float], memory: Memory) -> None:
-    print(
-        f"{name:32} n = 1: {len(times)} answers, p50 {np.percentile(times, 50):.1f} ms, "
-        f"p99 {np.percentile(times, 99):.1f} ms, max {max(times):.1f} ms; at most {memory.peak:.0f} MB",
-        flush=True,
-    )
+def tell(name: str, times: list[float], memory: Memory) -> None:
+    print(f"{name:32} n = 1: {describe(times)}; at most {memory.peak:.0f} MB", flush=True)
 
 
 def main() -> None:
@@ -148,7 +143,7 @@ def main() -> None:
             store.report(claim, {}, [(number, "epoch", event) for number in numbers])
         with Memory(api) as memory:
             times = ask_for_small(url, time.monotonic() + arguments.seconds)
-        describe("no followers", times, memory)
+        tell("no followers", times, memory)
 
         is_over, results = multiprocessing.Event(), multiprocessing.Queue()
         process = multiprocessing.Process(
@@ -161,7 +156,7 @@ def main() -> None:
             while results.empty():
                 times += ask_for_small(url, time.monotonic() + 1)
                 store.report(claim)  # or its lease would end
-        describe(f"{arguments.followers} connect", times, memory)
+        tell(f"{arguments.followers} connect", times, memory)
         print(f"{results.get()} after {time.monotonic() - began:.0f} s")
         told = HISTORY - 1
         with Memory(api) as memory:
@@ -169,14 +164,14 @@ def main() -> None:
             for number in range(told, told + 6):
                 store.report(claim, {}, [(number, "epoch", '{"epoch": 1}')])
                 times += ask_for_small(url, time.monotonic() + arguments.seconds / 6)
-        describe(f"{arguments.followers} follow", times, memory)
+        tell(f"{arguments.followers} follow", times, memory)
         store.finish(claim, JobState.SUCCEEDED, version=1)
         is_over.set()
         print(results.get())
         process.join()
         with Memory(api) as memory:
             times = ask_for_small(url, time.monotonic() + arguments.seconds)
-        describe("afterwards", times, memory)
+        tell("afterwards", times, memory)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,14 @@ def ask_for_small(url: str, until: float) -> list[float]:
     return times
 
 
+def describe(times: list[float]) -> str:
+    """The milliseconds of many answers in a few figures."""
+    return (
+        f"{len(times)} answers, p50 {np.percentile(times, 50):.1f} ms, "
+        f"p99 {np.percentile(times, 99):.1f} ms, max {max(times):.1f} ms"
+    )
+
+
 def measure(url: str, api: psutil.Process, media_type: str, seconds: float) -> None:
     sizes: list[int] = []
     until = time.monotonic() + seconds
@@ -60,8 +68,8 @@ def measure(url: str, api: psutil.Process, media_type: str, seconds: float) -> N
         time.sleep(2)
     print(
         f"{media_type:18} scale {LARGEST[media_type]}: {len(sizes) / seconds:5.1f} large answers/s of "
-        f"{max(sizes) / 2**20:.1f} MB; n = 1: {len(times)} answers, p50 {np.percentile(times, 50):.0f} ms, "
-        f"p99 {np.percentile(times, 99):.0f} ms, max {max(times):.0f} ms; at most {during.peak:.0f} MB, "
+        f"{max(sizes) / 2**20:.1f} MB; n = 1: {describe(times)}; "
+        f"at most {during.peak:.0f} MB, "
         f"{REST_SECONDS:.0f} s later {after.peak:.0f} MB",
         flush=True,
     )
