@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from worker.jobs import MAX_QUEUED
+from worker.linux import count_cores
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -80,12 +81,3 @@ class ApiSettings(Settings):
     def engine_threads(self) -> int:
         """The engine threads of each process, so that all processes together use every core."""
         return -(-count_cores() // self.processes)
-
-
-def count_cores() -> int:
-    """The cores of this process: those that it may run on, limited by the CPU quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no quota
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, -(-int(quota) // int(period)))
-    return cores

@@ -1,6 +1,6 @@
-"""What a process asks of Linux: a signal when its parent dies, and a lower priority for itself.
+"""What a process asks of Linux: its cores, a signal when its parent dies, and a lower priority for itself.
 
-On other systems, both functions do what they can. Knows nothing of jobs.
+On other systems, the functions do what they can. Knows nothing of jobs.
 """
 
 import contextlib
@@ -27,3 +27,12 @@ def yield_cores(niceness: int) -> None:
     if os.getsid(0) in (os.getpid(), os.getppid()):  # not a session shared with a shell or an API
         with contextlib.suppress(OSError):  # Linux divides CPU time among sessions first, then among processes
             Path("/proc/self/autogroup").write_text(str(niceness))
+
+
+def count_cores() -> int:
+    """The cores of this process: those that it may run on, limited by the CPU quota of its container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no quota
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, -(-int(quota) // int(period)))
+    return cores

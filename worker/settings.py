@@ -6,9 +6,11 @@ from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import platformdirs
-from pydantic import SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis import ConnectionPool
+
+MAX_TRAINING_THREADS = 256
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # of every process
 
@@ -29,6 +31,7 @@ class Settings(BaseSettings):
     state_dir: Path = STATE_DIR
     data_dir: Path = _ROOT / "models" / "data" / "mnist"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    training_threads: int | None = Field(None, ge=1, le=MAX_TRAINING_THREADS)  # unset: chosen when a run begins
 
     def require_redis(self) -> str:
         """The URL with its password. Call this only if a URL is set.

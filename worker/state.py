@@ -80,6 +80,7 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
     return {
         "recipe": asdict(networks.recipe),
         "seed": seed,
+        "threads": torch.get_num_threads(),
         "number": position.number,
         "order": torch.arange(0) if position.order is None else position.order,  # as earlier releases have it
         "sums": position.sums,

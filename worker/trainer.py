@@ -3,6 +3,7 @@
 It adds what ``worker.training`` must not know: files, the settings of the environment, the metrics.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -15,7 +16,8 @@ from torch import nn
 from models import classifier, device, mnist, publishing, sampling
 from models.archs import ARCHS
 from models.manifest import Manifest, Origin
-from worker import training
+from worker import threads, training
+from worker.linux import count_cores
 from worker.recipes import RECIPES, Recipe
 from worker.settings import Settings
 from worker.state import State
@@ -24,6 +26,8 @@ from worker.training import Measure, Progress, Trained
 
 if TYPE_CHECKING:
     from models import metrics
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -50,6 +54,7 @@ class Trainer:
         self.recipe = replace(row, epochs=epochs or row.epochs)
         self.seed = seed
         self._model_dir = settings.model_dir
+        self._threads = settings.training_threads
         publishing.require_writable(settings.model_dir, arch)
         self._device = device.resolve(settings.device)
         self._images = mnist.load(settings.data_dir)
@@ -64,11 +69,12 @@ class Trainer:
         on_state: Callable[[State], None] = lambda state: None,
         resume: State | None = None,
     ) -> Trained | None:
-        """As :func:`worker.training.train`.
+        """As :func:`worker.training.train`. On the CPU, a run that resumes keeps its number of threads.
 
         Raises:
             TrainingError: as there. Errors of the callbacks are raised, too.
         """
+        self._threads = self._find_threads(resume)
         return training.train(
             recipe=self.recipe,
             images=self._images,
@@ -80,7 +86,18 @@ class Trainer:
             measure_every=measure_every,
             on_state=on_state,
             resume=resume,
+            threads=self._threads,
         )
+
+    def _find_threads(self, resume: State | None) -> int | None:
+        """How many threads torch uses: another number could change the last bits of the weights. None: any."""
+        if self._device.type == "cuda":
+            return None
+        if resume and "threads" in resume:  # states of earlier releases lack it
+            return min(int(resume["threads"]), count_cores())
+        found = self._threads or threads.choose(self.recipe, self._images)
+        logger.info("the training uses %d of %d cores", found, count_cores())
+        return found
 
     def measure(self, trained: Trained) -> Mapping[str, float]:
         """The metrics of the last finished epoch, measured now unless the run has measured them."""
@@ -110,7 +127,7 @@ class Trainer:
             dataset=mnist.TRAIN_IMAGES,
             dataset_sha256=mnist.SHA256[mnist.TRAIN_IMAGES],
             device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
-            threads=torch.get_num_threads(),
+            threads=self._threads or torch.get_num_threads(),
             bfloat16=trains_in_bfloat16(arch, where),
             torch=torch.__version__,
             wall_seconds=round(last.seconds, 1),

@@ -18,6 +18,7 @@ from worker.recipes import Recipe
 from worker.schedules import Schedules
 from worker.state import Epoch, Position, State, restore_state, take_state
 from worker.step import make_networks, make_step
+from worker.threads import use
 
 Weights = dict[str, Tensor]
 Measure = Callable[[nn.Module], Mapping[str, float]]  # a generator in eval mode → its metrics
@@ -65,6 +66,7 @@ def train(
     measure_every: int | None = None,
     on_state: Callable[[State], None] = lambda state: None,
     resume: State | None = None,
+    threads: int | None = None,
 ) -> Trained | None:
     """Train ``recipe`` on ``images`` (``[n, 28, 28]`` uint8) for ``recipe.epochs`` epochs.
 
@@ -74,7 +76,8 @@ def train(
     ``on_progress`` is called after every step and every epoch, ``should_stop`` before every step, and
     ``measure`` after every ``measure_every`` epochs. ``on_state`` gets a state after every epoch, every
     ``STATE_SECONDS`` within an epoch, and when the run is stopped. It must write or copy the state
-    before it returns. ``resume`` is such a state; it must fit (:func:`worker.state.fits`).
+    before it returns. ``resume`` is such a state; it must fit (:func:`worker.state.fits`). ``threads`` is how
+    many torch uses on the CPU; None: as many as it does anyway.
 
     Returns the result after the last epoch that this call finished; None if it was stopped before the
     end of its first epoch.
@@ -84,7 +87,7 @@ def train(
     """
     if len(images) < recipe.batch:
         raise TrainingError(f"{len(images)} images do not fill one batch of {recipe.batch}")
-    with _seed_torch(seed, device):
+    with _seed_torch(seed, device), use(threads):
         run = _Run(recipe, images.to(device), seed, device)
         if resume:
             run.resume(resume)
