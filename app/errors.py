@@ -36,6 +36,7 @@ from app.engine import EngineBusyError
 from app.generators import UnknownVersionError
 from app.rendering import ImpossiblePictureError
 from app.waiting import TooLateError
+from worker.connections import SILENT, explain
 from worker.jobs import KeyReusedError, TooManyQueuedError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ FieldError = dict[str, Any]
 
 QUEUED_SECONDS = 60  # until a try is worth it when too many jobs are queued
 
-REDIS_AWAY = "redis, which holds the jobs, does not answer; try again later"
+REDIS_AWAY = f"training needs redis: {SILENT}"
 
 
 class ServiceError(HTTPException):
@@ -167,8 +168,8 @@ def _translate_busy(error: EngineBusyError) -> Problem:
 
 
 def _translate_redis(error: Exception) -> Problem:
-    logger.warning("redis is away: %s", error)
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, REDIS_AWAY)
+    logger.warning("redis: %s", error)
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"training needs redis: {explain(error)}")
 
 
 def _answer_nobody(error: Exception) -> Problem:
@@ -200,13 +201,16 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
 }
 
 
+_WORDS = {"extra_forbidden": "unknown parameter"}  # the type of an error of pydantic → words for it
+
+
 def _translate_item(item: Mapping[str, Any]) -> FieldError:
     """Translate one of pydantic's errors: ``loc`` is (where, field, …), ``ctx`` holds the bound."""
     where, *path = item["loc"]
     named = isinstance(path[0], str) if path else False
     field = ".".join(str(part) for part in path) if named else str(where)
     bound = {name: value for name, value in item.get("ctx", {}).items() if isinstance(value, int | float | str)}
-    return _name_field(field, item["msg"], bound)
+    return _name_field(field, _WORDS.get(item["type"], item["msg"]), bound)
 
 
 def _name_field(field: str, detail: str, bound: Any) -> FieldError:

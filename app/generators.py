@@ -102,6 +102,8 @@ class Generators:
         self._looked = -math.inf  # when the last refresh began
         self._snapshot = _Snapshot()
         self.problem: str | None = None  # why the model directory cannot be listed
+        if not model_dir.exists():
+            logger.info("%s does not exist yet: until it does, only the shipped versions draw", model_dir)
 
     @property
     def entries(self) -> list[Entry]:

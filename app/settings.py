@@ -13,11 +13,13 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from worker.jobs import MAX_QUEUED
 from worker.linux import count_cores
-from worker.settings import Settings
+from worker.settings import PREFIX, Settings
 
 logger = logging.getLogger(__name__)
 
 MAX_PROCESSES = 64
+
+URL = "DIGITS_URL"  # of the service that a command asks
 
 _PROCESSES, _PROCESSES_BEFORE = "DIGITS_API_PROCESSES", "DIGITS_WORKERS"  # the second is its old name
 
@@ -70,6 +72,12 @@ class ApiSettings(Settings):
     def model_post_init(self, context: Any, /) -> None:
         if os.environ.get(_PROCESSES_BEFORE) and not os.environ.get(_PROCESSES):
             logger.warning("%s is now called %s; the old name still works", _PROCESSES_BEFORE, _PROCESSES)
+
+    @classmethod
+    def list_names(cls) -> list[str]:
+        """The names of all settings in the environment."""
+        fields = [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
+        return [*fields, _PROCESSES_BEFORE, URL]
 
     @property
     def processes(self) -> int:

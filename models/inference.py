@@ -49,7 +49,7 @@ def _agrees(draw: Draw, z: Tensor, shape: int, expected: Tensor) -> bool:
     """Whether passes of ``shape`` give the ``expected`` levels bit for bit, with each image in another place."""
     if torch.cat([draw(chunk) for chunk in z.flip(0).split(shape)]).flip(0).equal(expected):
         return True
-    logger.info("passes of %d images draw otherwise than those of %d on this machine: not used", shape, BATCH)
+    logger.debug("passes of %d images draw otherwise than those of %d on this machine: not used", shape, BATCH)
     return False
 
 

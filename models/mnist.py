@@ -9,9 +9,10 @@ import hashlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch is imported where it is used: the worker's parent process does without its 150 MB
+    from torch import Tensor
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TEST_IMAGES = "t10k-images-idx3-ubyte"
@@ -34,26 +35,40 @@ class DatasetError(Exception):
     """The data set is missing or is not the published one; the message says what to do."""
 
 
-def load(data_dir: Path, name: str = TRAIN_IMAGES) -> Tensor:
+def check(data_dir: Path) -> None:
+    """Check all that a training needs, without torch.
+
+    Raises:
+        DatasetError: as :func:`load`.
+    """
+    for name in (TRAIN_IMAGES, TEST_IMAGES):
+        _read(data_dir, name)
+
+
+def load(data_dir: Path, name: str = TRAIN_IMAGES) -> "Tensor":
     """The images of one file: ``[n, 28, 28]`` uint8, 0 is background, 255 is ink.
 
     Raises:
         DatasetError: the file is missing, unreadable, or its sum is not the published one.
     """
+    import torch
+
     pixels = torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_IMAGES_HEADER_BYTES)
     return pixels.view(-1, 28, 28)
 
 
-def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> Tensor:
+def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> "Tensor":
     """The labels of one file: ``[n]`` int64 in 0…9, in the order of its images.
 
     Raises:
         DatasetError: as :func:`load`.
     """
+    import torch
+
     return torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_LABELS_HEADER_BYTES).long()
 
 
-def iterate_batches(images: Tensor, order: Tensor, size: int) -> Iterator[Tensor]:
+def iterate_batches(images: "Tensor", order: "Tensor", size: int) -> Iterator["Tensor"]:
     """Batches of the images in ``order`` (their indices), each ``[size, 28, 28]`` in −1…1.
 
     ``images`` is ``[n, 28, 28]`` uint8. A last partial batch is dropped. Each batch is scaled when it
@@ -63,7 +78,7 @@ def iterate_batches(images: Tensor, order: Tensor, size: int) -> Iterator[Tensor
         yield scale(images[order[start : start + size]])
 
 
-def scale(images: Tensor) -> Tensor:
+def scale(images: "Tensor") -> "Tensor":
     """0…255 uint8 → −1…1 float32, of the same shape."""
     return images.float().mul_(2 / 255).sub_(1)
 

@@ -1,8 +1,10 @@
-"""Redis clients, and how long each of them waits.
+"""Redis clients, how long each of them waits, and what their errors mean.
 
 A missing Redis must be noticed within a second or two; the clients' own defaults take minutes. Must
 not import Celery or torch.
 """
+
+from collections.abc import Mapping
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -23,3 +25,46 @@ def connect(url: str) -> Redis:
         socket_connect_timeout=REDIS_SECONDS,
         retry=Retry(NoBackoff(), 0),
     )
+
+
+SILENT = "it does not answer; try again later"
+
+# A part of the text of an error → what it means, and what to do.
+_LOGIN = "it does not accept the user or password of DIGITS_REDIS_URL"
+_CLUSTER = "it is a cluster: name a Redis without cluster mode in DIGITS_REDIS_URL"
+_PERMANENT: Mapping[str, str] = {
+    "invalid username-password": _LOGIN,
+    "wrongpass": _LOGIN,
+    "authentication required": _LOGIN,
+    "without any password configured": _LOGIN,
+    "no permission": "its user may not do what is needed: docs/running.md has the rule",
+    "db index is out of range": "it has no database with the number in DIGITS_REDIS_URL",
+    "cluster node": _CLUSTER,
+    "clusterdown": _CLUSTER,
+    "hash slot": _CLUSTER,
+    "same slot": _CLUSTER,
+    "select is not allowed in cluster mode": _CLUSTER,
+}
+_TEMPORARY: Mapping[str, str] = {
+    "read only replica": "it is a read-only replica: name its primary in DIGITS_REDIS_URL",
+    "noreplicas": "too few of its replicas are connected (min-replicas-to-write)",
+    "used memory": "its memory is full (maxmemory): give it more; jobs that are known go on, and can be canceled",
+    "misconf": "it cannot save to its disk: see its own log",
+    "wrong kind of value": "one of its keys digits:… is not one of ours: delete the key",
+    "loading the dataset": "it is loading its data",
+    "writes are paused": "it answers, but not to changes: writes are paused, or it is too busy",
+}
+
+
+def explain(error: Exception) -> str:
+    """What an error of Redis or the broker means, and what to do, without a secret."""
+    said = str(error).lower()
+    for part, meaning in {**_PERMANENT, **_TEMPORARY}.items():
+        if part in said:
+            return meaning
+    return SILENT
+
+
+def is_permanent(error: Exception) -> bool:
+    """Whether trying again is of no use, because a setting is wrong."""
+    return any(part in str(error).lower() for part in _PERMANENT)

@@ -1,6 +1,6 @@
 -- All changes of a job, as one script for Redis. ARGV: the name of a change, then its arguments.
 -- worker/jobs.py calls this script and puts these constants before it:
--- LEASE, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY (seconds), MAX_LOST, MAX_EVENTS, MAX_SAMPLES, MAX_ENDED (counts).
+-- LEASE, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY, ALIVE (seconds), MAX_LOST, MAX_EVENTS, MAX_SAMPLES, MAX_ENDED (counts).
 --
 -- digits:job:<id>           hash        the record; expires KEPT after the end
 -- digits:events:<id>        stream      fields kind and data (JSON); the newest MAX_EVENTS; expires likewise
@@ -9,6 +9,7 @@
 -- digits:jobs               sorted set  every id by the time of its creation
 -- digits:queued             sorted set  the ids of queued jobs by the time of their creation
 -- digits:leases             sorted set  the ids of running jobs by the end of their lease
+-- digits:workers            sorted set  the names of workers by the time of their last word
 -- digits:idempotency:<key>  hash        id and fingerprint of the request with that key; expires after IDEMPOTENCY
 -- digits:reconciling        string      keeps other reconcilers out until the next pass is due
 -- digits:reconciled         string      the time of the last pass
@@ -21,6 +22,9 @@ local stamp = string.format('%.6f', now)
 local function key(id) return 'digits:job:' .. id end
 local function events(id) return 'digits:events:' .. id end
 local function samples(id) return 'digits:samples:' .. id end
+-- Redis lets a script go on that has begun to write, even if its memory is full. So only new jobs are refused then.
+local function go_on_without_memory() redis.call('DEL', 'digits:probe') end
+
 local function get(id, ...)
   local found = redis.pcall('HMGET', key(id), ...)
   if found.err then return nil end  -- no record of ours: it must not stand in the way of others
@@ -73,16 +77,17 @@ local function finish(id, state)
   forget_oldest_ended()
 end
 
--- Returns a job to the queue, or cancels it if that was requested. A job that may be published already
--- always returns to the queue: a worker must first look for its version.
+-- Returns a job to the queue, or cancels it if that was requested. A job that may be published already, or
+-- whose finished epochs are to be kept, always returns to the queue: only a worker can do that.
 local function release(id, woken)
-  local cancel_requested, publishing = get(id, 'cancel_requested', 'publishing')
-  if cancel_requested and not publishing then finish(id, 'canceled') else enqueue(id, woken) end
+  local cancel_requested, publishing, keep = get(id, 'cancel_requested', 'publishing', 'keep')
+  if cancel_requested and not publishing and not keep then finish(id, 'canceled') else enqueue(id, woken) end
 end
 
 -- The worker of a running job is gone.
 local function lost(id, woken)
   local times = redis.call('HINCRBY', key(id), 'lost_leases', 1)
+  if times >= MAX_LOST then redis.call('HDEL', key(id), 'keep') end
   if times >= MAX_LOST and not get(id, 'cancel_requested') and not get(id, 'publishing') then
     set(id, 'error', 'worker lost: ' .. times .. ' attempts ended without a word')
     finish(id, 'failed')
@@ -98,7 +103,8 @@ end
 
 local function hold(id)
   redis.call('ZADD', 'digits:leases', now + LEASE, id)
-  return get(id, 'cancel_requested') and 'canceled' or 'held'
+  local cancel_requested, keep = get(id, 'cancel_requested', 'keep')
+  return cancel_requested and (keep and 'keep' or 'canceled') or 'held'
 end
 
 local change = {}
@@ -155,7 +161,7 @@ end
 function change.start_publishing(id, token)
   if not holds(id, token) then return 'lost' end
   local standing = hold(id)
-  if standing == 'held' then set(id, 'publishing', 1) end
+  if standing ~= 'canceled' then set(id, 'publishing', 1) end
   return standing
 end
 
@@ -163,7 +169,8 @@ end
 function change.finish(id, token, state, ...)
   if not holds(id, token) then return 0 end
   if select('#', ...) > 0 then set(id, ...) end
-  if state == 'succeeded' then tell(id, 'published', cjson.encode({version = tonumber((get(id, 'version')))})) end
+  local version = get(id, 'version')
+  if version then tell(id, 'published', cjson.encode({version = tonumber(version)})) end
   finish(id, state)
   return 1
 end
@@ -184,22 +191,35 @@ function change.lose(id, holder)
   return 1
 end
 
--- Returns the record.
-function change.cancel(id)
-  local state, publishing = get(id, 'state', 'publishing')
-  if state == 'queued' and not publishing then
+-- Returns the record. keep: 1 to publish the finished epochs. A job that has none in the queue ends at once.
+-- To keep them cannot be asked for after a cancellation without it.
+function change.cancel(id, keep)
+  local state, publishing, requested, kept, finished = get(id, 'state', 'publishing', 'cancel_requested', 'keep', 'd_loss')
+  keep = keep == '1' and (kept or not requested)
+  if state == 'queued' and not publishing and not (keep and finished) then
     finish(id, 'canceled')
   elseif state == 'queued' or state == 'running' then
     set(id, 'cancel_requested', 1)
+    if keep then set(id, 'keep', 1) else redis.call('HDEL', key(id), 'keep') end
   end
   return redis.call('HGETALL', key(id))
 end
+
+-- A write like those that a new job needs.
+function change.probe()
+  redis.call('SET', 'digits:probe', stamp, 'EX', 60)
+end
+
+-- A worker is there, or will take no more jobs.
+function change.work(name) redis.call('ZADD', 'digits:workers', now, name) end
+function change.leave(name) redis.call('ZREM', 'digits:workers', name) end
 
 -- Returns the ids of jobs that need a wake-up. The first caller keeps the others out until the next
 -- pass is due, unless at_once is 1. If there was no pass for most of a lease, Redis or all callers were
 -- away. Then no lease counts as lost for QUIET seconds, so that the workers can report again first.
 -- Leases and places in the queue are removed if their job has no record any more.
 function change.reconcile(waiting, at_once)
+  redis.call('ZREMRANGEBYSCORE', 'digits:workers', '-inf', now - ALIVE)
   local others = not redis.call('SET', 'digits:reconciling', 1, 'NX', 'PX', RECONCILE * 1000 - 500)
   if others and at_once ~= '1' then return {} end
   local last = redis.call('GET', 'digits:reconciled') or 0
@@ -227,4 +247,6 @@ function change.reconcile(waiting, at_once)
   return asleep
 end
 
-return change[table.remove(ARGV, 1)](unpack(ARGV))
+local name = table.remove(ARGV, 1)
+if name ~= 'create' and name ~= 'probe' then go_on_without_memory() end
+return change[name](unpack(ARGV))

@@ -5,6 +5,7 @@
     digits:jobs         sorted set  all jobs by creation time
     digits:queued       sorted set  the queued jobs by creation time
     digits:leases       sorted set  the running jobs by the end of their lease
+    digits:workers      sorted set  the workers by the time of their last word
 
 Every change is one run of ``jobs.lua``, on the clock of Redis. It checks the state of the job first, so
 two workers cannot take the same job, and an ended job never changes. A running job has a lease and the
@@ -27,9 +28,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 from redis import Redis
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models import seeds
-from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, RecipeName
+from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, DOutput, RecipeName
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ RECONCILE_SECONDS = 10  # between two searches for lost jobs and lost wake-ups
 QUIET_SECONDS = 2 * LEASE_SECONDS  # after Redis was away, no lease counts as lost: workers report first
 WAKE_SECONDS = 30  # a queued job whose wake-up is older may get another
 KEPT_SECONDS = 30 * 24 * 3600  # that an ended job is kept
+ALIVE_SECONDS = 3 * RECONCILE_SECONDS  # that a worker counts as alive after its last word
 MAX_QUEUED = 1_000  # jobs, unless the settings say otherwise
 IDEMPOTENCY_SECONDS = 24 * 3600  # that a key names the job that it made
 MAX_EVENTS = 1_000  # kept per job, the newest ones
@@ -68,6 +71,7 @@ class Standing(StrEnum):
 
     HELD = "held"
     CANCELED = "canceled"  # it must stop
+    KEEP = "keep"  # it must stop, and publish the epochs that are finished
     LOST = "lost"  # its lease ran out and the job went elsewhere: it must stop and write nothing
 
 
@@ -105,35 +109,68 @@ class TrainRequest(BaseModel):
 
 
 class Job(BaseModel):
-    """A job as its record describes it. The losses are those of the last finished epoch."""
+    """A job as its record describes it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     id: str
+    """Its name, in ``/jobs/{id}``."""
     state: JobState
+    """queued → running → succeeded, failed or canceled; unreadable if its record is damaged."""
+    queue_position: int | None = None
+    """Its place in the queue; 1: the next one. Only of a queued job, and not in lists."""
+    workers: int | None = None
+    """How many workers are alive. Without one, a queued job waits. Only where ``queue_position`` is."""
     arch: str
+    """The architecture that it trains."""
     recipe: str
+    """The hyperparameters."""
     epochs: int
+    """How many epochs it trains."""
     seed: int
-    measure_every: int | None = None  # epochs
+    """The seed of its weights, its shuffling and its latents."""
+    measure_every: int | None = None
+    """Epochs between two measurements; null: one at the end."""
     created_at: datetime
+    """When it was queued first, by the clock of Redis."""
     started_at: datetime | None = None
+    """When a worker took it last."""
     ended_at: datetime | None = None
-    attempt: int = 0  # how often a worker took it, minus how often a worker gave it back
-    lost_leases: int = 0  # how often its worker was lost
-    resumes: int = 0  # how often a run resumed from a saved state
+    """When it ended."""
+    attempt: int = 0
+    """How often a worker took it, minus how often a worker gave it back."""
+    lost_leases: int = 0
+    """How often its worker was lost."""
+    resumes: int = 0
+    """How often a run went on from a saved state."""
     cancel_requested: bool = False
-    epoch: int | None = None  # the current one, from 1
-    step: int | None = None  # within it
-    steps: int | None = None  # per epoch
+    """It is to stop."""
+    keep: bool = False
+    """When it stops, its finished epochs are published."""
+    epoch: int | None = None
+    """The current epoch, from 1."""
+    step: int | None = None
+    """The current step of the epoch, from 1. A step is one batch."""
+    steps: int | None = None
+    """Steps of an epoch."""
     images_per_second: float | None = None
+    """Training images a second, since the run began."""
     eta_seconds: float | None = None
+    """Seconds until the last epoch is finished, at the speed until now."""
     d_loss: float | None = None
+    """The discriminator's loss: the mean of the last finished epoch, as are the next three. It has no unit."""
     g_loss: float | None = None
+    """The generator's loss."""
     d_real: float | None = None
+    """The discriminator's verdict on real images; ``d_output`` says what it is."""
     d_fake: float | None = None
-    version: int | None = None  # the one it published
+    """The discriminator's verdict on generated images."""
+    d_output: DOutput | None = None
+    """What ``d_real`` and ``d_fake`` are: a probability (0…1), a score without bounds, or raw outputs of D."""
+    version: int | None = None
+    """The number of the version that it published."""
     error: str | None = None
+    """Why it failed."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +211,7 @@ _CONSTANTS = {
     "WAKE": WAKE_SECONDS,
     "KEPT": KEPT_SECONDS,
     "IDEMPOTENCY": IDEMPOTENCY_SECONDS,
+    "ALIVE": ALIVE_SECONDS,
     "MAX_EVENTS": MAX_EVENTS,
     "MAX_SAMPLES": MAX_SAMPLES,
     "MAX_ENDED": MAX_ENDED,
@@ -193,9 +231,33 @@ class JobStore:
     def _change(self, name: str, *arguments: Any) -> Any:
         return self._script(args=[name, *arguments])
 
-    def ping(self) -> None:
-        """Raise ``RedisError`` unless Redis answers."""
+    def _change_now(self, name: str, *arguments: Any) -> Any:
+        """A change that must not come late: a frozen Redis would make it when it wakes up, so it is asked first."""
         self._redis.ping()
+        try:
+            return self._change(name, *arguments)
+        except RedisTimeoutError:
+            raise RedisTimeoutError("it answers, but not to changes: writes are paused") from None
+
+    def probe(self) -> None:
+        """Raise ``RedisError`` unless Redis takes what a new job needs."""
+        self._change_now("probe")
+
+    def count(self) -> tuple[int, int]:
+        """How many jobs are queued, and how many workers are alive."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard("digits:queued")
+            pipe.zcard("digits:workers")
+            queued, workers = pipe.execute()
+        return queued, workers
+
+    def note_worker(self, name: str) -> None:
+        """Record that this worker is alive, for the next ``ALIVE_SECONDS``."""
+        self._change("work", name)
+
+    def forget_worker(self, name: str) -> None:
+        """Record that this worker takes no more jobs."""
+        self._change("leave", name)
 
     def create(
         self, request: TrainRequest, idempotency_key: str | None = None, max_queued: int = MAX_QUEUED
@@ -215,19 +277,28 @@ class JobStore:
             "measure_every": request.measure_every,
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        self.ping()  # ask first: a frozen Redis would run the change after it wakes up
         names = (fields["id"], idempotency_key or "", fingerprint)
-        before, record = self._change("create", *names, max_queued, *_flatten(fields))
+        before, record = self._change_now("create", *names, max_queued, *_flatten(fields))
         if before == "full":
             raise TooManyQueuedError
         if before not in ("", fingerprint):
             raise KeyReusedError
-        return _parse_job(record), not before
+        job = _parse_job(record)
+        return self.get(job.id) or job, not before
 
     def get(self, job_id: str) -> Job | None:
-        """The job with this id, or None."""
-        fields: Any = self._redis.hgetall(_JOB + job_id)
-        return _read_job(job_id, fields) if fields else None
+        """The job with this id, with its place in the queue, or None."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(_JOB + job_id)
+            pipe.zrank("digits:queued", job_id)
+            pipe.zcard("digits:workers")
+            fields, before, workers = pipe.execute()
+        if not fields:
+            return None
+        job = _read_job(job_id, fields)
+        if job.state is not JobState.QUEUED or before is None:
+            return job
+        return job.model_copy(update={"queue_position": before + 1, "workers": workers})
 
     def can_run(self, job_id: str) -> bool:
         """Whether a job is queued, and this release knows its architecture and recipe."""
@@ -300,13 +371,12 @@ class JobStore:
 
         ``holder`` names the process that will notice if the process that runs the job dies.
         """
-        self.ping()  # as in create
         token = uuid.uuid4().hex
-        record = self._change("claim", job_id, holder, token)
+        record = self._change_now("claim", job_id, holder, token)
         return Claim(_parse_job(record), token, "publishing" in _to_dict(record)) if record else None
 
     def report(
-        self, claim: Claim, fields: Mapping[str, float] | None = None, events: Iterable[tuple[int, str, str]] = ()
+        self, claim: Claim, fields: Mapping[str, float | str] | None = None, events: Iterable[tuple[int, str, str]] = ()
     ) -> Standing:
         """Record progress and events of a claimed job and renew its lease; return how it stands.
 
@@ -333,13 +403,13 @@ class JobStore:
         """Record that the job's process has died. False if the job was not running for ``holder``."""
         return bool(self._change("lose", job_id, holder))
 
-    def cancel(self, job_id: str) -> Job | None:
+    def cancel(self, job_id: str, *, keep: bool = False) -> Job | None:
         """Cancel a queued job at once, or ask a running one to stop; return the job, None if unknown.
 
-        A job that has ended does not change.
+        To ``keep`` publishes its finished epochs; a queued job that has some then waits for a worker. A job
+        that has ended does not change.
         """
-        self.ping()  # as in create
-        record = self._change("cancel", job_id)
+        record = self._change_now("cancel", job_id, int(keep))
         return _read_job(job_id, _to_dict(record)) if record else None
 
     def reconcile(self, waiting: int, *, at_once: bool = False) -> list[str]:

@@ -36,6 +36,10 @@ class StoppedError(Exception):
     """The job was canceled, or the worker is about to end; stop the run."""
 
 
+class CanceledError(StoppedError):
+    """The job was canceled and has nothing to keep."""
+
+
 class Lease:
     """A context manager that keeps a claimed job. ``stopping`` says whether the worker is about to end."""
 
@@ -45,7 +49,7 @@ class Lease:
         self.may_be_published = claim.may_be_published  # by an earlier run, or by this one
         self._publishing = False  # if True, a cancellation comes too late
         self._store, self._claim, self._stopping = store, claim, stopping
-        self._fields: dict[str, float] = {}
+        self._fields: dict[str, float | str] = {}
         self._events: deque[tuple[int, str, str]] = deque(maxlen=MAX_EVENTS)
         self._event_number = 0  # the number of the last event
         self._lock = threading.Lock()  # one report at a time, in the order of the events
@@ -62,7 +66,7 @@ class Lease:
         self._over.set()
         self._thread.join()
 
-    def show(self, fields: Mapping[str, float]) -> None:
+    def show(self, fields: Mapping[str, float | str]) -> None:
         """Write these fields into the job's record soon. They replace values that are not reported yet."""
         self._fields.update(fields)
 
@@ -72,7 +76,12 @@ class Lease:
         self._events.append((self._event_number, kind, json.dumps(data)))
 
     def should_stop(self) -> bool:
+        """Whether the training must stop."""
         return self.standing is not Standing.HELD or self._stopping()
+
+    def should_give_up(self) -> bool:
+        """Whether the run must stop and will publish nothing."""
+        return self.standing in (Standing.CANCELED, Standing.LOST) or self._stopping()
 
     def require(self) -> None:
         """Check that this run still has the job, before it writes. Without Redis, the write is allowed.
@@ -102,7 +111,7 @@ class Lease:
         def ask() -> bool:
             with self._lock:
                 self._learn(self._store.start_publishing(self._claim))
-                self._publishing = self.standing is Standing.HELD
+                self._publishing = self.standing in (Standing.HELD, Standing.KEEP)
                 self.may_be_published |= self._publishing
                 return self._publishing
 
@@ -163,7 +172,7 @@ class Lease:
                 logger.warning("cannot report on job %s: %s", self.job.id, error)
             except Exception:  # this thread must not end before the run
                 logger.exception("cannot report on job %s", self.job.id)
-            if self.standing is Standing.HELD or self._publishing:
+            if self.standing in (Standing.HELD, Standing.KEEP) or self._publishing:
                 continue
             stop_by = stop_by or time.monotonic() + STUCK_SECONDS
             if time.monotonic() > stop_by:

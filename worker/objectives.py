@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy, softplus
 
+from worker.recipes import DOutput
+
 Network = Callable[[Tensor], Tensor]
 
 
@@ -20,6 +22,8 @@ class Objective:
 
     d_loss: Callable[[Tensor, Tensor], Tensor]
     g_loss: Callable[[Tensor], Tensor]
+    d_output: DOutput  # what records tell of D(image)
+    to_output: Callable[[Tensor], Tensor] = lambda verdict: verdict  # D(image) → that
 
 
 def bce_d_loss(d_real: Tensor, d_fake: Tensor) -> Tensor:
@@ -82,9 +86,9 @@ def _gradient(D: Network, images: Tensor) -> Tensor:
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {
-        "bce": Objective(bce_d_loss, bce_g_loss),
-        "logistic": Objective(logistic_d_loss, logistic_g_loss),
-        "wasserstein": Objective(wasserstein_d_loss, wasserstein_g_loss),
+        "bce": Objective(bce_d_loss, bce_g_loss, DOutput.PROBABILITY),
+        "logistic": Objective(logistic_d_loss, logistic_g_loss, DOutput.PROBABILITY, torch.sigmoid),
+        "wasserstein": Objective(wasserstein_d_loss, wasserstein_g_loss, DOutput.SCORE),
     }
 )
 

@@ -59,3 +59,11 @@ DEFAULT_RECIPE = "tuned"
 # The names that the API and the command line accept.
 ArchName = StrEnum("ArchName", list(RECIPES[DEFAULT_RECIPE]))  # type: ignore[misc]
 RecipeName = StrEnum("RecipeName", list(RECIPES))  # type: ignore[misc]
+
+
+class DOutput(StrEnum):
+    """What d_real and d_fake are means of."""
+
+    PROBABILITY = "probability"  # that D takes an image for a real one, 0…1
+    SCORE = "score"  # of a Wasserstein critic: only differences mean something
+    RAW = "raw"  # what D gives, in records of earlier releases

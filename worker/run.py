@@ -6,11 +6,15 @@ torch only when it has claimed a job: for most messages that come twice, there i
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from worker import saved
-from worker.jobs import MAX_LOST, JobState, JobStore, Standing
-from worker.lease import Lease, StoppedError
+from worker.jobs import MAX_LOST, Job, JobState, JobStore, Standing
+from worker.lease import CanceledError, Lease, StoppedError
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from models.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +53,10 @@ def _attempt(lease: Lease, settings: Settings) -> tuple[JobState, Facts]:
     """Make the job's version; return how that ended, also after an error."""
     job = lease.job
     try:
-        return JobState.SUCCEEDED, {"version": _make_version(lease, settings)}
-    except StoppedError:
-        end, facts = JobState.CANCELED if lease.standing is Standing.CANCELED else JobState.QUEUED, Facts()
+        return _describe_version(job, _make_version(lease, settings))
+    except StoppedError as stopped:
+        is_canceled = lease.standing is Standing.CANCELED or isinstance(stopped, CanceledError)
+        end, facts = JobState.CANCELED if is_canceled else JobState.QUEUED, Facts()
     except Exception as error:  # whatever it is, the job must not stay in the state running
         if lease.standing is not Standing.LOST:
             logger.exception("job %s failed", job.id)
@@ -64,13 +69,18 @@ def _attempt(lease: Lease, settings: Settings) -> tuple[JobState, Facts]:
             from models import publishing
 
             if version := publishing.close_job(settings.model_dir, job.arch, job.id):
-                return JobState.SUCCEEDED, {"version": version.version}
+                return _describe_version(job, version)
         except Exception as error:
             logger.warning("cannot close job %s: %s", job.id, error)
     return end, facts
 
 
-def _make_version(lease: Lease, settings: Settings) -> int:
+def _describe_version(job: Job, version: "Manifest") -> tuple[JobState, Facts]:
+    """The end of a job that has a version: canceled if it was stopped before its last epoch."""
+    return JobState.SUCCEEDED if version.epochs >= job.epochs else JobState.CANCELED, {"version": version.version}
+
+
+def _make_version(lease: Lease, settings: Settings) -> "Manifest":
     """The version of a job: the one that an earlier run has made, or a new one.
 
     Raises:
@@ -84,10 +94,9 @@ def _make_version(lease: Lease, settings: Settings) -> int:
 
     job = lease.job
     if before := publishing.finish_publication(settings.model_dir, job.arch, job.id):
-        return before.version
-    if job.cancel_requested:  # only now: before, its version might have been published
-        lease.standing = Standing.CANCELED
-        raise StoppedError
+        return before
+    if job.cancel_requested and not job.keep:  # only now: before, its version might have been published
+        raise CanceledError
     if job.lost_leases >= MAX_LOST:  # likewise
         raise AttemptsUsedUpError(f"worker lost: {job.lost_leases} attempts ended without a word")
     folder = saved.open_folder(settings.model_dir, job.id)
@@ -97,18 +106,20 @@ def _make_version(lease: Lease, settings: Settings) -> int:
     )
     trained = trainer.train(
         on_progress=watch.on_progress,
-        should_stop=lease.should_stop,
+        should_stop=watch.should_stop,
         measure_every=job.measure_every,
         on_state=watch.on_state,
         resume=watch.find_state(trainer.recipe),
     )
-    if trained is None or trained.history[-1].epoch < job.epochs:
+    if trained is None and lease.standing is Standing.KEEP and not lease.should_give_up():
+        raise CanceledError
+    if trained is None or (trained.history[-1].epoch < job.epochs and lease.should_give_up()):
         raise StoppedError
     metrics = trainer.measure(trained)
-    watch.tell_metrics(job.epochs, metrics)
+    watch.tell_metrics(trained.history[-1].epoch, metrics)
     if not lease.start_publishing():
         raise StoppedError
-    return trainer.publish(trained, metrics, job=job.id, scratch=folder).version
+    return trainer.publish(trained, metrics, job=job.id, scratch=folder)
 
 
 def _describe(error: Exception) -> str:

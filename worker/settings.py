@@ -3,14 +3,16 @@
 import ssl
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from redis import ConnectionPool
+
+from worker.redis_url import normalise
 
 MAX_TRAINING_THREADS = 256
+
+PREFIX = "DIGITS_"
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # of every process
 
@@ -23,7 +25,7 @@ STATE_DIR = _ROOT / "var" if (_ROOT / "pyproject.toml").is_file() else platformd
 class Settings(BaseSettings):
     """The settings that worker and API share. The URL may hold a password, so it is never printed."""
 
-    model_config = SettingsConfigDict(env_prefix="DIGITS_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     redis_url: SecretStr | None = None  # unset: `digits up` starts a Valkey of its own
     redis_ca: Path | None = None  # certificates of the authority that has signed that of a rediss:// server
@@ -34,18 +36,9 @@ class Settings(BaseSettings):
     training_threads: int | None = Field(None, ge=1, le=MAX_TRAINING_THREADS)  # unset: chosen when a run begins
 
     def require_redis(self) -> str:
-        """The URL with its password. Call this only if a URL is set.
-
-        For TLS it says that the server's certificate is checked, and its name: kombu would check neither.
-        """
+        """The URL with its password, for redis-py and kombu. Call this only if a URL is set."""
         assert self.redis_url is not None
-        url = urlsplit(self.redis_url.get_secret_value())
-        if url.scheme != "rediss":
-            return url.geturl()
-        checks = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
-        if self.redis_ca:
-            checks["ssl_ca_certs"] = str(self.redis_ca.absolute())
-        return url._replace(query=urlencode({**checks, **dict(parse_qsl(url.query))})).geturl()
+        return normalise(self.redis_url.get_secret_value(), self.redis_ca)
 
     @field_validator("redis_ca")
     @classmethod
@@ -61,13 +54,5 @@ class Settings(BaseSettings):
     @classmethod
     def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
         if url:
-            try:
-                ConnectionPool.from_url(url.get_secret_value()).make_connection()  # opens no connection
-                if not url.get_secret_value().startswith(("redis://", "rediss://")):
-                    raise ValueError
-            except Exception:  # its message may show a part of the password
-                raise ValueError(
-                    "should be redis://[:password@]host:port/database, or rediss:// for TLS; "
-                    "in the password, write / as %2F, # as %23, @ as %40"
-                ) from None
+            normalise(url.get_secret_value())
         return url

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.recipes import Recipe
+from worker.recipes import DOutput, Recipe
 from worker.schedules import Schedules
 from worker.step import Networks, make_rate
 
@@ -27,11 +27,12 @@ class Epoch:
     epoch: int  # from 1
     d_loss: float
     g_loss: float
-    d_real: float  # mean D(real)
-    d_fake: float  # mean D(fake)
+    d_real: float  # of real images; d_output says what it is
+    d_fake: float  # of generated images
     images_per_second: float
     seconds: float  # of training since the run began, without measuring
     metrics: Mapping[str, float] = field(default_factory=dict)  # empty if not measured
+    d_output: str = DOutput.RAW  # what d_real and d_fake are means of
 
 
 class Clock:

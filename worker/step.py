@@ -105,7 +105,7 @@ def _make_optimizer(network: nn.Module, lr: float, betas: tuple[float, float], d
 def _train_step(networks: Networks, number: int, real: Tensor) -> Tensor:
     """The discriminator's steps on one batch, then one step of the generator; ``number`` counts from 0.
 
-    Returns ``[4]`` on the device, so that no step waits for it: d_loss, mean D(real), mean D(fake), g_loss.
+    Returns ``[4]`` on the device, so that no step waits for it: d_loss, d_real, d_fake, g_loss.
     """
     real = real.view(-1, *networks.arch.image_shape)
     d_steps = networks.recipe.d_steps
@@ -118,14 +118,16 @@ def _d_step(networks: Networks, number: int, real: Tensor) -> Tensor:
     with torch.no_grad():  # G learns nothing here: no graph through it
         fake = networks.draw_fake(len(real))
     d_real, d_fake = networks.judge_both(real, fake)
-    loss = OBJECTIVES[recipe.objective].d_loss(d_real, d_fake)
+    objective = OBJECTIVES[recipe.objective]
+    loss = objective.d_loss(d_real, d_fake)
     if recipe.penalty_weight and number % recipe.penalty_every == 0:
         penalty = PENALTIES[recipe.penalty](networks.judge, real, fake)
         loss = loss + recipe.penalty_weight * recipe.penalty_every * penalty
     networks.d_optimizer.zero_grad()
     loss.backward()
     networks.d_optimizer.step()
-    return torch.stack([loss, d_real.mean(), d_fake.mean()]).detach()
+    with torch.no_grad():
+        return torch.stack([loss, objective.to_output(d_real).mean(), objective.to_output(d_fake).mean()])
 
 
 def _g_step(networks: Networks, count: int) -> Tensor:

@@ -37,6 +37,7 @@ DRAIN_SECONDS = 25.0  # for a training child to save its state and to give its j
 NICENESS = 10  # of training; an API on the same cores has 0
 
 _told_to_end = threading.Event()  # set in the parent
+_reconciler: Reconciler | None = None  # in the parent
 
 # Set in the training child when it must stop: the job goes back to the queue.
 _stopping = threading.Event()
@@ -111,14 +112,21 @@ def _replace_ended_children(sender: Any, **_: Any) -> None:
 @signals.worker_ready.connect
 def _look_after_jobs(**_: Any) -> None:
     """In the parent: start the reconciler."""
+    global _reconciler
+    # Celery would announce that a second Ctrl-C ends the training. It never has to: the state is saved.
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
     settings = Settings()
-    Reconciler(settings.require_redis(), settings.model_dir).start()
+    _reconciler = Reconciler(settings.require_redis(), settings.model_dir, _name_holder(os.getpid()))
+    _reconciler.start()
 
 
 @signals.worker_shutting_down.connect
 def _stop_children(**_: Any) -> None:
     """In the parent: Celery would wait for the training to end, so tell the child to stop."""
     _told_to_end.set()
+    logger.info("ending: a job that runs saves its state and returns to the queue")
+    if _reconciler:
+        _reconciler.close()
 
     def send(number: int) -> None:
         for child in billiard.active_children():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models import mnist, sampling
+from worker.objectives import OBJECTIVES
 from worker.recipes import Recipe
 from worker.schedules import Schedules
 from worker.state import Epoch, Position, State, restore_state, take_state
@@ -79,8 +80,8 @@ def train(
     before it returns. ``resume`` is such a state; it must fit (:func:`worker.state.fits`). ``threads`` is how
     many torch uses on the CPU; None: as many as it does anyway.
 
-    Returns the result after the last epoch that this call finished; None if it was stopped before the
-    end of its first epoch.
+    Returns the result after the last epoch that this call finished, or the one that ``resume`` had just
+    finished; None if there is none.
 
     Raises:
         TrainingError: there are fewer images than one batch, or the losses are no longer finite.
@@ -91,7 +92,8 @@ def train(
         run = _Run(recipe, images.to(device), seed, device)
         if resume:
             run.resume(resume)
-        trained = run.copy() if run.position.number == run.steps * recipe.epochs else None
+        is_between_epochs = run.position.order is None and run.position.history
+        trained = run.copy() if is_between_epochs else None
         if run.position.order is None:  # a state is handed out before the metrics of its epoch are taken
             run.measure_if_due(measure, measure_every)
         for epoch in range(run.position.number // run.steps + 1, recipe.epochs + 1):
@@ -153,7 +155,8 @@ class _Run:
         position, clock = self.position, self.position.clock
         d_loss, d_real, d_fake, g_loss = (position.sums / self.steps).tolist()
         speed = self.steps * self.recipe.batch / clock.epoch_seconds
-        position.history.append(Epoch(epoch, d_loss, g_loss, d_real, d_fake, speed, clock.seconds))
+        output = OBJECTIVES[self.recipe.objective].d_output.value
+        position.history.append(Epoch(epoch, d_loss, g_loss, d_real, d_fake, speed, clock.seconds, d_output=output))
         if not all(map(math.isfinite, (d_loss, g_loss))):
             raise TrainingError(f"the losses of epoch {epoch} are not finite ({d_loss}, {g_loss}); try another seed")
         self.schedules.refresh_statistics()

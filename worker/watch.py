@@ -33,9 +33,11 @@ class Watch:
         self._folder = folder
         self._told_epoch = 0  # the last epoch that has an event
         self._measured_epoch = 0  # the last epoch whose metrics have an event
+        self._finished_epoch = 0  # the last one
+        self._half_epoch = 0  # the run went on from within the epoch after this one; 0: it did not
 
     def on_progress(self, progress: Progress) -> None:
-        fields: dict[str, float] = {
+        fields: dict[str, float | str] = {
             "epoch": progress.epoch,
             "step": progress.step,
             "steps": progress.steps,
@@ -43,10 +45,17 @@ class Watch:
             "eta_seconds": round(progress.eta_seconds, 1),
         }
         if last := progress.last:
-            fields |= {name: getattr(last, name) for name in ("d_loss", "g_loss", "d_real", "d_fake")}
+            self._finished_epoch = last.epoch
+            fields |= {name: getattr(last, name) for name in ("d_loss", "g_loss", "d_real", "d_fake", "d_output")}
             if last.metrics and last.epoch > self._measured_epoch:
                 self.tell_metrics(last.epoch, last.metrics)
         self._lease.show(fields)
+
+    def should_stop(self) -> bool:
+        """Whether the training must stop. A run whose epochs are to be kept first ends one of its own."""
+        if self._lease.standing is Standing.KEEP and self._half_epoch and self._finished_epoch <= self._half_epoch:
+            return self._lease.should_give_up()
+        return self._lease.should_stop()
 
     def tell_metrics(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Add the event with an epoch's metrics, once."""
@@ -85,6 +94,8 @@ class Watch:
             logger.info("job %s goes on at step %d", job.id, state["number"])
             self._lease.show({"resumes": job.resumes + 1})
             self._measured_epoch = max((epoch["epoch"] for epoch in state["history"] if epoch["metrics"]), default=0)
+            if len(state["order"]):
+                self._half_epoch = len(state["history"])
             if state["history"]:  # again: the run that saved the state may have died before its report
                 self._tell(state["history"][-1], state["samples"][-1])
             return state
@@ -106,7 +117,7 @@ class Watch:
             thread.start()
             while thread.is_alive():
                 thread.join(POLL_SECONDS)
-                if self._lease.should_stop():
+                if self._lease.should_give_up():
                     raise StoppedError  # the process ends soon, and the thread with it
             if isinstance(found[0], Exception):
                 raise found[0]

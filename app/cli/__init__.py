@@ -4,16 +4,22 @@ Each file holds a group of commands. Heavy imports are inside the commands that 
 ``--help`` is quick and the worker's parent process does not import torch.
 """
 
+import difflib
+import io
 import logging
 import os
+import sys
 from importlib.metadata import version
 
 import typer
 from pydantic import ValidationError
 
 from app.cli import draw, serve, train, versions
-from app.cli.console import err, out
-from worker.settings import LOG_FORMAT
+from app.cli.console import out, say_error
+from app.settings import ApiSettings
+from worker.settings import LOG_FORMAT, PREFIX
+
+logger = logging.getLogger("digits")
 
 cli = typer.Typer(
     name="digits",
@@ -28,7 +34,7 @@ for group in (serve, train, draw, versions):
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        out.print(f"digits {version('digits')}", highlight=False)
+        out.print(f"digits {version('digits')}")
         raise typer.Exit
 
 
@@ -47,11 +53,35 @@ def main() -> None:
     # second busy process on the same cores makes a training step 40 to 100 times slower. This limit
     # costs nothing when they run alone: docs/trials.md. torch reads it when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _open_standard_streams()
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    _ignore_unknown_settings()
     try:
         cli()
     except ValidationError as error:  # from the settings: typer checks the commands' own options
         for item in error.errors(include_input=False):
             name = str(item["loc"][0]).upper().removeprefix("DIGITS_")
-            err.print(f"[red]error:[/red] DIGITS_{name}: {item['msg']}", soft_wrap=True)
+            say_error(f"DIGITS_{name}: {item['msg'].removeprefix('Value error, ')}")
         raise SystemExit(2) from None
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed, as by ``>&-``: else the next file or socket becomes the standard output."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.dup2(descriptor := os.open(os.devnull, os.O_RDWR), number)
+            if descriptor != number:
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the locale: a ★, or a path
+
+
+def _ignore_unknown_settings() -> None:
+    """Say which names are no settings, once: the processes that this one starts get only what is known."""
+    known = ApiSettings.list_names()
+    for name in sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
+        nearest = difflib.get_close_matches(name, known, 1)
+        logger.warning("%s is no setting and is ignored%s", name, f"; is {nearest[0]} meant?" if nearest else "")
+        del os.environ[name]

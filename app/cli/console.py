@@ -4,12 +4,14 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from models import seeds
 from worker.recipes import ArchName
 
-out = Console()
-err = Console(stderr=True)
+# Without markup: a [part] of a name or an error is no style.
+out = Console(markup=False, highlight=False)
+err = Console(stderr=True, markup=False, highlight=False)
 
 ArchOption = Annotated[ArchName, typer.Option(help="The architecture.")]
 VersionOption = Annotated[str | None, typer.Option(help="A number, or latest. Default: the best.")]
@@ -20,5 +22,10 @@ SeedOption = Annotated[int | None, typer.Option(min=0, max=seeds.MAX_SEED, help=
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End the command with an error."""
-    err.print(f"[red]error:[/red] {message}", soft_wrap=True)
+    say_error(message)
     raise typer.Exit(code)
+
+
+def say_error(message: str) -> None:
+    """Write an error, for one who can correct it."""
+    err.print(Text.assemble(("error:", "red"), " ", message), soft_wrap=True)

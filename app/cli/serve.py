@@ -11,24 +11,30 @@ from worker.settings import Settings
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: `DIGITS_PORT=9000 digits up`")
-def up() -> None:
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on. Default: DIGITS_HOST, or 127.0.0.1.")]
+PortOption = Annotated[int | None, typer.Option(min=1, max=65535, help="Default: DIGITS_PORT, or 8000.")]
+
+
+@commands.command(epilog="Example: `digits up --port 9000`")
+def up(host: HostOption = None, port: PortOption = None) -> None:
     """Run everything on this machine: Valkey, a worker and the API on port 8000. Ctrl-C ends it.
 
     With DIGITS_REDIS_URL set, no Valkey is started.
     """
     from app.processes import up, valkey
+    from app.processes.child import StartError
+    from app.processes.serving import AddressError
 
     try:
-        up.up(ApiSettings())
-    except (up.UpError, valkey.ValkeyError, OSError) as error:
+        up.up(_make_settings(host=host, port=port))
+    except (up.UpError, valkey.ValkeyError, AddressError, StartError, OSError) as error:
         fail(str(error))
 
 
 @commands.command(epilog="Example: `digits serve --host 0.0.0.0 --port 9000 --processes 4`")
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: DIGITS_HOST, or 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: DIGITS_PORT, or 8000.")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     processes: Annotated[
         int | None,
         typer.Option(
@@ -38,24 +44,30 @@ def serve(
 ) -> None:
     """Run only the API. `/generate` needs nothing else; `/train` needs DIGITS_REDIS_URL and a worker."""
     from app.processes import serving
+    from app.processes.child import StartError
     from models.device import UnavailableDeviceError
 
-    told = {"host": host, "port": port, "api_processes": processes}
-    settings = ApiSettings().model_copy(update={name: value for name, value in told.items() if value is not None})
     try:
-        serving.serve(settings)
-    except UnavailableDeviceError as error:
+        serving.serve(_make_settings(host=host, port=port, api_processes=processes))
+    except (serving.AddressError, StartError, UnavailableDeviceError) as error:
         fail(str(error))
-    except OSError as error:
-        fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
 
 
 @commands.command(epilog="Example: `DIGITS_REDIS_URL=redis://gpu-host:6379/0 digits worker`")
 def worker() -> None:
-    """Run a worker: one training job at a time, from the queue at DIGITS_REDIS_URL."""
-    from worker import tasks
+    """Run a worker: one training job at a time, of those in the Redis at DIGITS_REDIS_URL."""
+    from worker import requirements, tasks
 
     settings = Settings()
     if settings.redis_url is None:
-        fail("there is no queue: set DIGITS_REDIS_URL, or run everything at once with `digits up`")
+        fail("a worker takes its jobs from a Redis: name it in DIGITS_REDIS_URL, or run everything with `digits up`")
+    try:
+        requirements.require_all(settings)
+    except requirements.UnmetError as error:
+        fail(str(error))
     tasks.serve(settings.require_redis())
+
+
+def _make_settings(**told: str | int | None) -> ApiSettings:
+    """The settings of the environment, but for those that the command line names."""
+    return ApiSettings().model_copy(update={name: value for name, value in told.items() if value is not None})

@@ -19,6 +19,10 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 60.0  # after a run of this length the next pause is the first one again
 
 
+class StartError(Exception):
+    """A child cannot do its work at all: its own last lines say why."""
+
+
 @dataclass
 class Child:
     """One process and how it is started, watched and ended."""
@@ -28,10 +32,11 @@ class Child:
     grace_seconds: float  # between being asked to end and being killed
     environment: dict[str, str] = field(default_factory=dict)
     stdin: str = ""
-    process: subprocess.Popen[str] | None = None
+    process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = FIRST_PAUSE_SECONDS
     due: float = 0.0  # when it may start again
+    is_first: bool = True  # it has been started once at most
     asked: float | None = None  # when it was asked to end
 
     def start(self) -> None:
@@ -39,7 +44,6 @@ class Child:
             self.command,
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
-            text=True,
             # Its own process group, so that Ctrl-C reaches only the supervisor, which ends its children in order.
             # Not its own session: Linux divides CPU time among sessions first, and a thread that was alone in its
             # session on a core had to wait for 0.1 s.
@@ -49,17 +53,24 @@ class Child:
         self.started, self.asked = time.monotonic(), None
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(self.stdin)
+            self.process.stdin.write(os.fsencode(self.stdin))  # it may hold paths
             self.process.stdin.close()
 
     def watch(self) -> None:
-        """Start it again if it has died and its pause is over."""
+        """Start it again if it has died and its pause is over.
+
+        Raises:
+            StartError: it has given up soon after its first start: it would do so again.
+        """
         now = time.monotonic()
         if self.process is None:
             if now >= self.due:
                 self.start()
         elif (code := self.process.poll()) is not None:
             self._kill_group()  # whatever it left behind
+            if self.is_first and code > 0 and now - self.started < STEADY_SECONDS:
+                raise StartError(f"{self.name} ended with {describe_end(code)} at its start: see above")
+            self.is_first = False
             self.pause = FIRST_PAUSE_SECONDS if now - self.started > STEADY_SECONDS else self.pause
             logger.warning("%s ended with %s; starting it again in %.0f s", self.name, describe_end(code), self.pause)
             self.process, self.due = None, now + self.pause

@@ -9,6 +9,7 @@ connections, and the others would stay idle.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -24,32 +25,47 @@ from app.processes.child import Child
 from app.settings import ApiSettings
 from worker.settings import LOG_FORMAT
 
+logger = logging.getLogger(__name__)
+
 ANSWER_SECONDS = 1  # for unfinished answers when a process is told to end
 GRACE_SECONDS = 4.0  # for a process to end, ANSWER_SECONDS included
 BACKLOG = 2048  # connections that wait to be accepted
 READ_SECONDS = 60  # that a client may read nothing of its answer before its connection is cut (Linux)
+
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # the address to ask if the service listens on all
+
+_ALIKE = ("app.generators", "app.events", "models.inference", "worker.reconciler")  # only one process logs these
+
+_NO_ADDRESS = "this machine has no such address: set DIGITS_HOST"
+_MEANINGS = {
+    errno.EADDRINUSE: "another process listens there: set DIGITS_PORT",
+    errno.EACCES: "ports below 1024 are the system's: set DIGITS_PORT",
+    errno.EADDRNOTAVAIL: _NO_ADDRESS,
+}
+
+
+class AddressError(Exception):
+    """The service cannot listen on its address; the message names the setting to change."""
 
 
 def serve(settings: ApiSettings) -> None:
     """Answer until SIGINT or SIGTERM.
 
     Raises:
-        OSError: it cannot listen on the address.
+        AddressError: it cannot listen on the address.
         UnavailableDeviceError: the device of the settings does not exist here.
+        StartError: one of several processes cannot start.
     """
     if settings.processes == 1:
         run(settings)
         return
-    if settings.device == "cuda":
-        from models import device
-
-        device.resolve(settings.device)  # here: the supervisor would start a failing process again and again
-    require_free(settings.host, settings.port)
+    require_free(settings)
     told = {"DIGITS_HOST": settings.host, "DIGITS_PORT": settings.port, "DIGITS_API_PROCESSES": settings.processes}
     environment = {name: str(value) for name, value in told.items()}
     command = [sys.executable, "-P", "-m", "app.processes.serving"]
     children = [
-        Child(f"api {number}", command, GRACE_SECONDS, environment) for number in range(1, settings.processes + 1)
+        Child(f"api {number}", [*command, str(number)], GRACE_SECONDS, environment)
+        for number in range(1, settings.processes + 1)
     ]
     with supervise.stop_on_signal() as stop:
         try:
@@ -58,11 +74,13 @@ def serve(settings: ApiSettings) -> None:
             supervise.end([children])
 
 
-def run(settings: ApiSettings, *, shared: bool = False) -> None:
+def run(settings: ApiSettings, *, shared: bool = False, announces: bool = True) -> None:
     """Answer in this process. If ``shared``, other processes may listen on the same address.
 
+    If it ``announces``, it logs where the service answers.
+
     Raises:
-        OSError, UnavailableDeviceError: as :func:`serve`.
+        AddressError, UnavailableDeviceError: as :func:`serve`.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is loaded; the engine has its own threads
     _schedule_in_batches()
@@ -72,7 +90,7 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
 
     app = create_app(settings)
     protocol = partial(BoundedProtocol, header_seconds=settings.header_seconds, places=Places(count_places()))
-    bound = _open_socket(settings.host, settings.port, shared)  # uvicorn listens when the versions are loaded
+    bound = _open_socket(settings, shared)  # uvicorn listens when the versions are loaded
     _Server(
         uvicorn.Config(
             app,
@@ -84,7 +102,8 @@ def run(settings: ApiSettings, *, shared: bool = False) -> None:
             access_log=False,  # costs a tenth of a small picture's time; a proxy in front has its own
             timeout_graceful_shutdown=ANSWER_SECONDS + 1,
             server_header=False,
-        )
+        ),
+        make_url(settings) if announces else None,
     ).run(sockets=[bound])
 
 
@@ -93,6 +112,16 @@ class _Server(uvicorn.Server):
 
     uvicorn alone would wait for the streams, then cancel them, and log a traceback for each.
     """
+
+    def __init__(self, config: uvicorn.Config, announced: str | None) -> None:
+        super().__init__(config)
+        self._announced = announced  # the URL of the service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._announced:
+            logger.info("the service answers on %s (Ctrl-C ends it); try:", self._announced)
+            logger.info("  curl -X POST '%s/generate?arch=wgan&n=16' -o wgan.png", self._announced)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await cast(Any, self.config.app).close_streams()
@@ -104,13 +133,19 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
 
-def require_free(host: str, port: int) -> None:
+def require_free(settings: ApiSettings) -> None:
     """Check that the address is free.
 
     Raises:
-        OSError: a process that wants the address for itself could not listen on it.
+        AddressError: a process that wants the address for itself could not listen on it.
     """
-    _open_socket(host, port, shared=False).close()
+    _open_socket(settings, shared=False).close()
+
+
+def make_url(settings: ApiSettings) -> str:
+    """The URL of the service on this machine."""
+    host = _LOOPBACK.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def _schedule_in_batches() -> None:
@@ -124,7 +159,8 @@ def _schedule_in_batches() -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _open_socket(host: str, port: int, shared: bool) -> socket.socket:
+def _open_socket(settings: ApiSettings, shared: bool) -> socket.socket:
+    host, port = settings.host, settings.port
     found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -133,12 +169,24 @@ def _open_socket(host: str, port: int, shared: bool) -> socket.socket:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # connections inherit it
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, READ_SECONDS * 1000)
         found.bind((host, port))
-    except OSError:
+    except OSError as error:
         found.close()
-        raise
+        meaning = _MEANINGS.get(error.errno or 0, f"{error.strerror}: set DIGITS_HOST or DIGITS_PORT")
+        if isinstance(error, socket.gaierror):
+            meaning = _NO_ADDRESS
+        raise AddressError(f"cannot listen on {host}:{port}: {meaning}") from None
     return found
 
 
 if __name__ == "__main__":
+    from models.device import UnavailableDeviceError
+
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    run(ApiSettings(), shared=True)
+    is_first = sys.argv[1] == "1"
+    if not is_first:
+        for name in _ALIKE:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        run(ApiSettings(), shared=True, announces=is_first)
+    except (AddressError, UnavailableDeviceError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -6,7 +6,7 @@ Must not know what the children are for.
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from app.processes.child import Child
@@ -16,13 +16,16 @@ POLL_SECONDS = 0.1
 Groups = Sequence[Sequence[Child]]  # the children of one group are alike
 
 
-def watch(groups: Groups, stop: Sequence[int], on_look: Callable[[], None] = lambda: None) -> None:
-    """Start all children in order, and start those again that die, until ``stop`` is not empty."""
+def watch(groups: Groups, stop: Sequence[int]) -> None:
+    """Start all children in order, and start those again that die, until ``stop`` is not empty.
+
+    Raises:
+        StartError: a child cannot start.
+    """
     while not stop:
         for group in groups:
             for child in group:
                 child.watch()
-        on_look()
         time.sleep(POLL_SECONDS)
 
 

@@ -9,7 +9,6 @@ supervisor. If the supervisor itself is killed, the kernel ends the children (Li
 
 import contextlib
 import fcntl
-import http.client
 import logging
 import os
 import sys
@@ -23,9 +22,6 @@ from app.settings import ApiSettings
 logger = logging.getLogger(__name__)
 
 COMMAND = [sys.executable, "-P", "-m", "app"]  # digits; -P: whatever modules the current folder has
-LOOK_SECONDS = 0.1  # for one answer while the API starts
-
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # the address to ask if the service listens on all
 
 
 class UpError(Exception):
@@ -36,16 +32,16 @@ def up(settings: ApiSettings) -> None:
     """Run everything until SIGINT or SIGTERM.
 
     Raises:
-        UpError: the state directory or the port is taken.
+        UpError: the state directory is taken or cannot be written.
+        AddressError: the API cannot listen on its address.
+        StartError: the worker or the API cannot start.
         ValkeyError: there is no Valkey for this platform, or it does not start.
     """
     with _lock(settings.state_dir), supervise.stop_on_signal() as stop:
-        try:
-            serving.require_free(settings.host, settings.port)
-        except OSError as error:
-            where = f"{settings.host}:{settings.port}"
-            raise UpError(f"cannot listen on {where} ({error.strerror}): set DIGITS_PORT") from None
+        serving.require_free(settings)
+        logger.info("jobs are kept in %s, versions in %s", settings.state_dir, settings.model_dir)
         environment: dict[str, str] = {}
+        address = {"DIGITS_HOST": settings.host, "DIGITS_PORT": str(settings.port)}
         groups: list[list[Child]] = []
         try:
             if settings.redis_url is None:
@@ -55,36 +51,22 @@ def up(settings: ApiSettings) -> None:
                 server.start()
                 valkey.wait_until_ready(server, url, lambda: bool(stop))
             groups.append([Child("worker", [*COMMAND, "worker"], 30.0, environment)])
-            groups.append([Child("api", [*COMMAND, "serve"], serving.GRACE_SECONDS + 1, environment)])
-            supervise.watch(groups, stop, _Announcer(settings))
+            groups.append([Child("api", [*COMMAND, "serve"], serving.GRACE_SECONDS + 1, {**environment, **address})])
+            supervise.watch(groups, stop)
         finally:
             supervise.end(groups)
             logger.info("ended")
 
 
-class _Announcer:
-    """Logs the service's address and folders as soon as it answers."""
-
-    def __init__(self, settings: ApiSettings) -> None:
-        self._settings = settings
-        self._done = False
-
-    def __call__(self) -> None:
-        if self._done or not _answers(self._settings):
-            return
-        self._done = True
-        url = _make_url(self._settings)
-        logger.info("jobs are kept in %s, versions in %s", self._settings.state_dir, self._settings.model_dir)
-        logger.info("the service answers on %s (Ctrl-C ends it); try:", url)
-        logger.info("  curl -X POST '%s/generate?arch=wgan&n=16' -o wgan.png", url)
-
-
 @contextlib.contextmanager
 def _lock(state_dir: Path) -> Iterator[None]:
     """Lock the state directory. The lock ends with the process, even if the process is killed."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    path = state_dir / "up.lock"
-    with path.open("a+") as file:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        file = (state_dir / "up.lock").open("a+")
+    except OSError as error:
+        raise UpError(f"DIGITS_STATE_DIR: cannot write to {state_dir}: {error.strerror}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -97,20 +79,3 @@ def _lock(state_dir: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-def _answers(settings: ApiSettings) -> bool:
-    host = _LOOPBACK.get(settings.host, settings.host)
-    connection = http.client.HTTPConnection(host, settings.port, timeout=LOOK_SECONDS)
-    try:
-        connection.request("GET", "/livez")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _make_url(settings: ApiSettings) -> str:
-    host = _LOOPBACK.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"

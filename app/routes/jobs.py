@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -65,6 +66,8 @@ async def train(
             await queue.ask(queue.publisher.wake, job.id)
         except (OperationalError, UnavailableError) as error:  # the job is recorded: the reconciler will wake one
             logger.warning("job %s is queued, but its wake-up could not be sent: %s", job.id, error)
+    if new and job.workers == 0:
+        logger.warning("job %s is queued at place %d, but no worker is alive", job.id, job.queue_position)
     response.headers["Location"] = f"{request.scope['root_path']}/jobs/{job.id}"
     return job
 
@@ -111,17 +114,31 @@ JobDep = Annotated[Job, Depends(_get_job)]
 
 @router.get("/jobs/{job_id}", responses=describe_problems(404, 503))
 async def get_job(job: JobDep) -> Job:
-    """A job: its state, epoch, losses, time left, how often its worker was lost, the version that it made."""
+    """A job: its state, place in the queue, epoch, losses, time left, the version that it made."""
     return job
+
+
+class CancelQuery(BaseModel):
+    """The query of ``DELETE /jobs/{id}``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep: bool = Field(False, description="publish the epochs that are finished")
 
 
 @router.delete(
     "/jobs/{job_id}",
     responses={202: {"model": Job, "description": "asked to stop"}, **describe_problems(404, 409, 503)},
 )
-async def cancel_job(job_id: str, queue: JobQueueDep, response: Response) -> Job:
-    """Cancel a job. A queued job is canceled at once (200); a running job is asked to stop (202)."""
-    job = _require_known(await queue.ask(queue.jobs.cancel, job_id), job_id)
+async def cancel_job(
+    job_id: str, query: Annotated[CancelQuery, Query()], queue: JobQueueDep, response: Response
+) -> Job:
+    """Cancel a job. A queued job is canceled at once (200); a running job is asked to stop (202).
+
+    With ``keep``, the worker publishes the finished epochs as a version, which the canceled job names; if no
+    epoch is finished, none. A queued job that has finished epochs waits for a worker then (202).
+    """
+    job = _require_known(await queue.ask(partial(queue.jobs.cancel, keep=query.keep), job_id), job_id)
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
         raise ConflictError(f"the job has {job.state.value} already")
     if job.state is not JobState.CANCELED:

@@ -99,7 +99,7 @@ def test_a_bad_setting_is_named_and_not_shown(tmp_path: Path, name: str, value: 
 
 def test_train_publishes_what_models_lists_and_samples_shows(tmp_path: Path) -> None:
     chosen = ("--arch", "vanilla", "--recipe", "book", "--epochs", "2", "--seed", "0", "--measure-every", "1")
-    result = digits(tmp_path, "train", *chosen, module="tests.system.host", DIGITS_TEST="few")
+    result = digits(tmp_path, "train", *chosen, module="tests.system.host", CHANGES_FOR_TESTS="few")
     assert result.returncode == 0, result.stderr
     assert "epoch 2/2" in result.stderr
     (version,) = (
@@ -158,7 +158,7 @@ def test_a_signal_before_the_first_epoch_leaves_no_version(tmp_path: Path, numbe
 
 def test_a_signal_after_an_epoch_leaves_a_valid_version(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    environment = {"DIGITS_MODEL_DIR": str(models), "DIGITS_TEST": "unmeasured"}
+    environment = {"DIGITS_MODEL_DIR": str(models), "CHANGES_FOR_TESTS": "unmeasured"}
     command = ("train", "--arch", "vanilla", "--recipe", "book")
     with running(tmp_path, *command, module="tests.system.host", **environment) as process:
         eventually(lambda: "epoch 1/100" in process.output, "an epoch has passed")

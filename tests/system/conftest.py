@@ -87,7 +87,7 @@ def running_service(folder: Path, changes: str = "unmeasured") -> Iterator[Servi
         "DIGITS_API_PROCESSES": "1",  # test_serving.py tests several
         "DIGITS_STATE_DIR": str(folder / "var"),
         "DIGITS_MODEL_DIR": str(folder / "models"),
-        "DIGITS_TEST": changes,
+        "CHANGES_FOR_TESTS": changes,
     }
     with (
         running(folder, "up", module="tests.system.host" if changes else "app", **environment) as process,

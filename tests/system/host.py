@@ -1,6 +1,6 @@
 """``digits up``, ``worker`` and ``serve`` for tests: they notice faults sooner, or lack a protection.
 
-``DIGITS_TEST`` is a comma-separated list of rows of ``CHANGES``.
+``CHANGES_FOR_TESTS`` is a comma-separated list of rows of ``CHANGES``.
 
     python -m tests.system.host worker
 """
@@ -111,7 +111,7 @@ CHANGES: Mapping[str, Callable[[], None]] = {
 }
 
 
-for name in filter(None, os.environ.get("DIGITS_TEST", "").split(",")):
+for name in filter(None, os.environ.get("CHANGES_FOR_TESTS", "").split(",")):
     CHANGES[name]()
 
 if __name__ == "__main__":  # not in the training child, which imports its parent's main module

@@ -49,7 +49,7 @@ class Hosts:
             "DIGITS_REDIS_URL": self.url,
             "DIGITS_MODEL_DIR": str(self.model_dir),
             "DIGITS_DEVICE": "cpu",
-            "DIGITS_TEST": self.changes.replace(NO_APPEND_ONLY_FILE, ""),
+            "CHANGES_FOR_TESTS": self.changes.replace(NO_APPEND_ONLY_FILE, ""),
         }
 
     def start_valkey(self) -> None:

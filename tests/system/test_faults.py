@@ -256,7 +256,7 @@ def test_a_worker_soon_has_a_new_process_for_the_next_job(hosts: Hosts) -> None:
 
 
 def test_every_change_of_a_host_finds_what_it_changes() -> None:
-    environment = {**os.environ, "DIGITS_TEST": ",".join(CHANGES)}
+    environment = {**os.environ, "CHANGES_FOR_TESTS": ",".join(CHANGES)}
     subprocess.run([sys.executable, "-c", "import tests.system.host"], env=environment, check=True)
 
 

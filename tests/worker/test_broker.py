@@ -62,7 +62,7 @@ def test_a_broker_that_is_away_is_an_error_within_three_seconds(tmp_path: Path, 
     with running_valkey(tmp_path) as (server, url):
         publisher, store = Publisher(url), JobStore(connect(url))
         publisher.wake("before")  # its connections are open: the harder case
-        store.ping()
+        store.probe()
         assert server.process is not None
         if state == "frozen":
             server.process.send_signal(signal.SIGSTOP)
@@ -71,7 +71,7 @@ def test_a_broker_that_is_away_is_an_error_within_three_seconds(tmp_path: Path, 
             server.process.wait()
         began = time.monotonic()
         with pytest.raises(RedisError):
-            store.ping()
+            store.probe()
         with pytest.raises(OperationalError):
             publisher.wake("after")
         assert time.monotonic() - began < 3
