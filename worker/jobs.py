@@ -118,7 +118,7 @@ class Job(BaseModel):
     state: JobState
     """queued → running → succeeded, failed or canceled; unreadable if its record is damaged."""
     queue_position: int | None = None
-    """Its place in the queue; 1: the next one. Only of a queued job, and not in lists."""
+    """Its place in the queue; 1: the next one. Only of a queued job."""
     workers: int | None = None
     """How many workers are alive. Without one, a queued job waits. Only where ``queue_position`` is."""
     arch: str
@@ -293,12 +293,7 @@ class JobStore:
             pipe.zrank("digits:queued", job_id)
             pipe.zcard("digits:workers")
             fields, before, workers = pipe.execute()
-        if not fields:
-            return None
-        job = _read_job(job_id, fields)
-        if job.state is not JobState.QUEUED or before is None:
-            return job
-        return job.model_copy(update={"queue_position": before + 1, "workers": workers})
+        return _read_job(job_id, fields, before, workers) if fields else None
 
     def can_run(self, job_id: str) -> bool:
         """Whether a job is queued, and this release knows its architecture and recipe."""
@@ -350,11 +345,13 @@ class JobStore:
             )
             rest = [(job_id, at) for job_id, at in found if not last or (at, job_id) < (float(score), last)]
             with self._redis.pipeline(transaction=False) as pipe:
+                pipe.zcard("digits:workers")
                 for job_id, _ in rest:
                     pipe.hgetall(_JOB + job_id)
-                records = pipe.execute(raise_on_error=False)
-            for (job_id, at), record in zip(rest, records, strict=True):
-                if record and (job := _read_job(job_id, record)) and state in (None, job.state):
+                    pipe.zrank("digits:queued", job_id)
+                workers, *answers = pipe.execute(raise_on_error=False)
+            for (job_id, at), record, before in zip(rest, answers[::2], answers[1::2], strict=True):
+                if record and (job := _read_job(job_id, record, before, workers)) and state in (None, job.state):
                     if len(jobs) == limit:
                         return jobs, f"{score}_{last}"
                     jobs.append(job)
@@ -426,12 +423,18 @@ def _to_dict(record: list[str]) -> dict[str, str]:
     return dict(zip(record[::2], record[1::2], strict=True))
 
 
-def _read_job(job_id: str, record: dict[str, str] | RedisError) -> Job:
-    """The job of a record; an unreadable one, so that all others can be listed beside it."""
+def _read_job(
+    job_id: str, record: dict[str, str] | RedisError, before: int | None = None, workers: int | None = None
+) -> Job:
+    """The job of a record; an unreadable one, so that all others can be listed beside it.
+
+    ``before``: how many jobs are before it in the queue.
+    """
     try:
         if isinstance(record, RedisError):
             raise record
-        return Job.model_validate(record)
+        place = {} if before is None else {"queue_position": before + 1, "workers": workers}
+        return Job.model_validate({**record, **place})
     except (ValidationError, RedisError) as error:
         reason = f"{error.errors()[0]['loc'][0]}" if isinstance(error, ValidationError) else str(error)
         return Job(

@@ -33,7 +33,8 @@ def choose(recipe: Recipe, images: Tensor) -> int:
     ``images`` is ``[n, 28, 28]`` uint8 on the CPU. The number is at most ``torch.get_num_threads()``,
     which is the number of cores or ``OMP_NUM_THREADS``.
     """
-    free = count_free_cores(torch.get_num_threads())
+    most = torch.get_num_threads()
+    free = 1 if most == 1 else count_free_cores(most)
     if free == 1:
         return 1
     speeds = {threads: _measure_speed(recipe, images, threads) for threads in _list_candidates(free)}
