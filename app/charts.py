@@ -17,7 +17,7 @@ from app.rendering import make_grid
 from models import classifier, versions
 from models.archs import ARCHS
 from models.manifest import Manifest
-from worker.recipes import RECIPES
+from worker.recipes import RECIPES, DOutput
 
 EPOCHS = (1, 2, 4, 10, 50, 100)  # epochs whose images are shown, if the run has them
 
@@ -27,7 +27,7 @@ OTHER_COLOR = "gray"  # for a recipe that this release does not know
 # objective → the name of its losses, their unit, and the label of D's output (without a Sigmoid)
 LOSSES: Mapping[str, str] = {"bce": "binary cross-entropy", "logistic": "logistic", "wasserstein": "Wasserstein"}
 UNITS: Mapping[str, str] = {"bce": "nats", "logistic": "nats", "wasserstein": "difference of scores"}
-VERDICTS: Mapping[str, str] = {"bce": "logit", "logistic": "logit", "wasserstein": "score of the critic"}
+RAW_VERDICTS: Mapping[str, str] = {"bce": "logit", "logistic": "logit", "wasserstein": "score of the critic"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        return f"{self.manifest.arch}, {self.manifest.recipe_name}"
+        return f"{self.manifest.arch} {self.manifest.version}, {self.manifest.recipe_name}"
 
     @property
     def color(self) -> str:
@@ -76,7 +76,7 @@ def draw_learning(runs: Sequence[Run]) -> Figure:
         _draw_lines(losses, run, {"d_loss": f"loss of D ({loss})", "g_loss": f"loss of G ({loss})"})
         losses.set_ylabel(f"loss, {UNITS.get(objective, 'no unit')}")
         _draw_lines(verdicts, run, {"d_real": "D(real), mean of the epoch", "d_fake": "D(fake), mean of the epoch"})
-        verdicts.set_ylabel("probability of being real" if recipe.get("sigmoid") else VERDICTS.get(objective, "output"))
+        verdicts.set_ylabel(_name_verdict(recipe, str(run.history[-1].get("d_output", DOutput.RAW))))
     return figure
 
 
@@ -90,7 +90,8 @@ def draw_fid(runs: Sequence[Run]) -> Figure:
             if run.manifest.arch == arch and measured:
                 seconds = [epoch["seconds"] for epoch in measured]
                 fid = [epoch["metrics"]["fid"] for epoch in measured]
-                axes.plot(seconds, fid, marker=".", label=run.manifest.recipe_name, color=run.color)
+                label = f"{run.manifest.recipe_name}, version {run.manifest.version}"
+                axes.plot(seconds, fid, marker=".", label=label, color=run.color)
         axes.axhline(floor, linestyle=":", color="black", label="real images (the floor)")
         axes.set(title=arch, xscale="log", yscale="log", xlabel="training, seconds", ylabel="FID (less is better)")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -100,6 +101,13 @@ def draw_fid(runs: Sequence[Run]) -> Figure:
             axis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=8)
     return figure
+
+
+def _name_verdict(recipe: Mapping[str, Any], d_output: str) -> str:
+    """The label of D's output. Records of earlier releases have it as D gives it."""
+    if d_output == DOutput.PROBABILITY or (d_output == DOutput.RAW and recipe.get("sigmoid")):
+        return "probability of being real"
+    return RAW_VERDICTS.get(str(recipe.get("objective")), "output")
 
 
 def _draw_lines(axes: Axes, run: Run, labels: Mapping[str, str]) -> None:

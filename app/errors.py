@@ -159,7 +159,7 @@ def _translate_validation(error: RequestValidationError) -> Problem:
 
 
 def _translate_unknown_version(error: UnknownVersionError) -> Problem:
-    bound = {"loaded": error.loaded} if error.loaded else None
+    bound = {"usable": error.usable} if error.usable else None
     return _translate_http(NotFoundError(str(error), field=error.field, bound=bound))
 
 

@@ -1,5 +1,6 @@
-"""The versions in memory: found in the model directory, verified, warmed up, swapped in while running.
+"""The versions that draw: found in the model directory, verified, warmed up, swapped in while running.
 
+All manifests are in memory, and the weights of some versions; the others are loaded when they are asked for.
 A version that cannot be used is listed as rejected, with the reason, and is read again when its files
 change. If the files of a loaded version are damaged later, the loaded version stays in use.
 """
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from app.settings import IN_MEMORY
 from models import classifier, manifest, sampling, versions
 from models.inference import Inference
 from models.manifest import InvalidVersionError, Manifest
@@ -33,18 +35,19 @@ Signature = tuple[tuple[str, int, int, int, int], ...]  # of each file: name, in
 
 
 class UnknownVersionError(Exception):
-    """The version does not exist or is rejected; choose one of ``loaded``, or train one."""
+    """The version does not exist or is rejected; choose one of ``usable``, or train one."""
 
-    def __init__(self, message: str, *, field: str = "version", loaded: Sequence[int] = ()) -> None:
+    def __init__(self, message: str, *, field: str = "version", usable: Sequence[int] = ()) -> None:
         super().__init__(message)
         self.field = field  # the wrong field of the request: version or arch
-        self.loaded = list(loaded)
+        self.usable = list(usable)
 
 
 class EntryState(StrEnum):
     """Whether a version can draw."""
 
     LOADED = "loaded"
+    ON_DISK = "on_disk"  # it is loaded when it is asked for
     REJECTED = "rejected"
 
 
@@ -69,38 +72,57 @@ class LoadedVersion:
 
 @dataclass(frozen=True)
 class Entry:
-    """What was found when a version's folder was last read."""
+    """What is known of a version."""
 
     arch: str
     version: int
     source: Source
-    signature: Signature
+    folder: Path
+    signature: Signature  # of its files when they were last read
+    manifest: Manifest | None  # None: it cannot be read
     loaded: LoadedVersion | None
     problem: str | None  # why it is rejected, or what happened to its files after it was loaded
     is_default: bool = False  # it is used if a request names no version
 
     @property
     def state(self) -> EntryState:
-        return EntryState.LOADED if self.loaded else EntryState.REJECTED
+        if self.loaded:
+            return EntryState.LOADED
+        return EntryState.REJECTED if self.problem else EntryState.ON_DISK
+
+    @property
+    def is_usable(self) -> bool:
+        return self.state is not EntryState.REJECTED
+
+
+Key = tuple[str, int]  # architecture and number
 
 
 @dataclass(frozen=True)
 class _Snapshot:
     """All versions at one moment, and which one a request's (arch, version) means."""
 
-    entries: dict[tuple[str, int], Entry] = field(default_factory=dict)
-    answering: dict[tuple[str, str | None], LoadedVersion] = field(default_factory=dict)
+    entries: dict[Key, Entry] = field(default_factory=dict)
+    answering: dict[tuple[str, str | None], Entry] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> list[Entry]:
+        """The default version and the latest one of each architecture: they stay in memory."""
+        return [entry for (_, name), entry in self.answering.items() if name in (None, LATEST)]
 
 
 class Generators:
     """All versions of one model directory, and the shipped ones. Readers need no lock."""
 
-    def __init__(self, model_dir: Path, device: torch.device) -> None:
+    def __init__(self, model_dir: Path, device: torch.device, in_memory: int = IN_MEMORY) -> None:
+        """``in_memory``: so many versions stay loaded, those that were asked for last, and the wanted ones."""
         self._model_dir = model_dir
         self._device = device
-        self._looking = threading.Lock()
+        self._in_memory = in_memory
+        self._looking = threading.Lock()  # held while the snapshot is made
         self._looked = -math.inf  # when the last refresh began
         self._snapshot = _Snapshot()
+        self._asked: dict[Key, float] = {}  # when a version was last asked for
         self.problem: str | None = None  # why the model directory cannot be listed
         if not model_dir.exists():
             logger.info("%s does not exist yet: until it does, only the shipped versions draw", model_dir)
@@ -111,9 +133,10 @@ class Generators:
         return list(self._snapshot.entries.values())
 
     def refresh(self) -> None:
-        """Read the directory: load new and changed versions, forget removed ones.
+        """Read the directory: find new and changed versions, load them, forget removed ones.
 
-        All callers that arrive during a refresh share the next one.
+        At the start, if there are more than stay in memory, only the wanted ones are loaded. All callers that
+        arrive during a refresh share the next one.
         """
         called = time.monotonic()
         with self._looking:
@@ -123,49 +146,60 @@ class Generators:
             if (problem := versions.find_problem(self._model_dir)) != self.problem:
                 logger.warning("%s", problem or f"{self._model_dir} can be read again")
                 self.problem = problem
+            before = self._snapshot.entries
             folders = versions.find_folders(self._model_dir)
-            self._snapshot = _compose([self._look(key, folder) for key, folder in folders.items()])
+            found = {key: _look(key, folder, before.get(key)) for key, folder in folders.items()}
+            new = [key for key, entry in found.items() if entry is not before.get(key)]
+            if not new and len(found) == len(before):
+                return
+            for key in new:
+                if len(new) <= self._in_memory or found[key].loaded:
+                    found[key] = self._load(found[key])
+            self._compose(found)
 
     async def look_again(self) -> None:
         """:meth:`refresh` off the event loop. If the directory cannot be read, all loaded versions stay."""
-        try:
-            await asyncio.to_thread(self.refresh)
-        except Exception:
-            logger.exception("cannot read the model directory")
+        await asyncio.to_thread(self._refresh_patiently)
 
-    async def find(self, get: Callable[[str, str | None], T], arch: str, version: str | None) -> T:
-        """Call ``get``: :meth:`get` or :meth:`get_entry`. If it finds nothing, refresh and call it again.
+    async def find(self, arch: str, version: str | None) -> LoadedVersion:
+        """:meth:`get`, off the event loop if the version is not in memory.
 
-        The refresh finds a numbered version that was published a moment ago.
+        If there is no version with this number, the directory is read first: it may have been published a
+        moment ago.
 
         Raises:
-            UnknownVersionError: as ``get``.
+            UnknownVersionError: as :meth:`get`.
         """
-        try:
-            return get(arch, version)
-        except UnknownVersionError:
-            if version is None or version == LATEST:
-                raise
-        await self.look_again()
-        return get(arch, version)
+        if loaded := self._peek(arch, version):
+            return loaded
+        return await asyncio.to_thread(self._look_and_get, self.get, arch, version)
+
+    async def find_entry(self, arch: str, version: str | None) -> Entry:
+        """:meth:`get_entry`, with :meth:`find`'s look at the directory.
+
+        Raises:
+            UnknownVersionError: as :meth:`get_entry`.
+        """
+        return await asyncio.to_thread(self._look_and_get, self.get_entry, arch, version)
 
     def get(self, arch: str, version: str | None = None) -> LoadedVersion:
-        """The version with this number, or the ``latest`` one. None means the default: the best one.
+        """The version with this number, or the ``latest`` one, from memory or the disk. None: the best one.
 
         Raises:
             UnknownVersionError: there is no such version, or it is rejected.
         """
-        if found := self._snapshot.answering.get((arch, version)):
-            return found
-        if version is None or version == LATEST:
-            raise UnknownVersionError(f"no version of {arch} is loaded", field="arch")
-        entry = self.get_entry(arch, version)
-        if entry.loaded:  # since a moment ago
-            return entry.loaded
-        raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
+        while True:
+            if loaded := self._peek(arch, version):
+                return loaded
+            if version is None or version == LATEST:
+                raise UnknownVersionError(f"no version of {arch} is usable", field="arch")
+            entry = self.get_entry(arch, version)
+            if not entry.is_usable:
+                raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
+            self._load_now((entry.arch, entry.version))
 
     def get_entry(self, arch: str, version: str | None) -> Entry:
-        """What is known about a version, loaded or not.
+        """What is known about a version, usable or not.
 
         Raises:
             UnknownVersionError: there is no such version.
@@ -176,41 +210,107 @@ class Generators:
         for entry in of_arch:
             if str(entry.version) == version:
                 return entry
-        loaded = [entry.version for entry in of_arch if entry.loaded]
-        raise UnknownVersionError(f"{arch} has no version {version}", loaded=loaded)
+        usable = [entry.version for entry in of_arch if entry.is_usable]
+        raise UnknownVersionError(f"{arch} has no version {version}", usable=usable)
 
-    def _look(self, key: tuple[str, int], folder: Path) -> Entry:
-        arch, version = key
-        before = self._snapshot.entries.get(key)
-        signature = _sign(folder)
-        if before and before.signature == signature:
-            return before
-        loaded, problem = before.loaded if before else None, None
+    def _peek(self, arch: str, version: str | None) -> LoadedVersion | None:
+        """A version that is in memory."""
+        entry = self._snapshot.answering.get((arch, version))
+        if entry is None or entry.loaded is None:
+            return None
+        self._asked[entry.arch, entry.version] = time.monotonic()
+        return entry.loaded
+
+    def _look_and_get(self, get: Callable[[str, str | None], T], arch: str, version: str | None) -> T:
         try:
-            said, network = versions.read_generator(folder)
+            return get(arch, version)
+        except UnknownVersionError:
+            if version is None or version == LATEST:
+                raise
+        self._refresh_patiently()
+        return get(arch, version)
+
+    def _refresh_patiently(self) -> None:
+        try:
+            self.refresh()
+        except Exception:
+            logger.exception("cannot read the model directory")
+
+    def _load_now(self, key: Key) -> None:
+        """Load a version that is on the disk, if it is still there."""
+        with self._looking:
+            entries = dict(self._snapshot.entries)
+            if key in entries and entries[key].state is EntryState.ON_DISK:
+                self._asked[key] = time.monotonic()
+                entries[key] = self._load(entries[key])
+                self._compose(entries)
+
+    def _load(self, entry: Entry) -> Entry:
+        """The entry with its version loaded; if that fails, as it was, with the problem."""
+        if entry.manifest is None:
+            return entry
+        try:
+            said, network = versions.read_generator(entry.folder)
             loaded = LoadedVersion(said, Inference(network, said.latent_shape, self._device))
-            logger.info("loaded %s version %d", arch, version)
         except Exception as error:  # one bad folder must not hide the others
-            problem = str(error) if isinstance(error, InvalidVersionError) else f"{type(error).__name__}: {error}"
-            logger.warning("rejected %s version %d: %s", arch, version, problem)
-        source = Source.SHIPPED if versions.PRETRAINED in folder.parents else Source.TRAINED
-        return Entry(arch, version, source, signature, loaded, problem)
+            return _reject(entry, error)
+        logger.info("loaded %s version %d", entry.arch, entry.version)
+        return replace(entry, manifest=said, loaded=loaded, problem=None)
+
+    def _compose(self, entries: dict[Key, Entry]) -> None:
+        """Make the snapshot of these entries: load what is wanted, and drop what is too much."""
+        self._snapshot = _answer(entries)
+        while missing := [entry for entry in self._snapshot.wanted if not entry.loaded]:
+            for entry in missing:
+                entries[entry.arch, entry.version] = self._load(entry)
+            self._snapshot = _answer(entries)
+        wanted = {(entry.arch, entry.version) for entry in self._snapshot.wanted}
+        # One with a problem can not be loaded again.
+        loaded = [key for key, entry in entries.items() if entry.loaded and not entry.problem]
+        spare = sorted(set(loaded) - wanted, key=lambda key: self._asked.get(key, 0.0))
+        for key in spare[: max(0, len(loaded) - self._in_memory)]:
+            entries[key] = replace(entries[key], loaded=None)
+            self._asked.pop(key, None)
+        self._snapshot = _answer(entries)
 
 
-def _compose(entries: Sequence[Entry]) -> _Snapshot:
+def _look(key: Key, folder: Path, before: Entry | None) -> Entry:
+    """What the folder of a version says; the same entry as ``before`` if nothing has changed."""
+    signature = _sign(folder)
+    if before and before.signature == signature:
+        return before
+    source = Source.SHIPPED if versions.PRETRAINED in folder.parents else Source.TRAINED
+    loaded = before.loaded if before else None
+    entry = Entry(*key, source, folder, signature, loaded.manifest if loaded else None, loaded, None)
+    try:
+        return replace(entry, manifest=versions.read_fitting_manifest(folder))
+    except Exception as error:
+        return _reject(entry, error)
+
+
+def _reject(entry: Entry, error: Exception) -> Entry:
+    problem = str(error) if isinstance(error, InvalidVersionError) else f"{type(error).__name__}: {error}"
+    logger.warning("rejected %s version %d: %s", entry.arch, entry.version, problem)
+    return replace(entry, manifest=entry.loaded.manifest if entry.loaded else None, problem=problem)
+
+
+def _answer(entries: dict[Key, Entry]) -> _Snapshot:
     """The snapshot in which each architecture has its numbers, ``latest``, and None for the best version."""
     present = classifier.sha256()
-    loaded = [entry.loaded for entry in entries if entry.loaded]
-    by_preference = sorted(loaded, key=lambda one: one.manifest.rank(present))
-    by_number = sorted(loaded, key=lambda one: one.manifest.version)
-    best = {one.manifest.arch: one for one in by_preference}
+    usable = {key: entry.manifest for key, entry in entries.items() if entry.is_usable and entry.manifest}
+    best = {key[0]: key for key, _ in sorted(usable.items(), key=lambda item: item[1].rank(present))}
+    latest = {key[0]: key for key in sorted(usable)}
     defaults = set(best.values())
+    marked = {
+        key: entry if entry.is_default == (key in defaults) else replace(entry, is_default=key in defaults)
+        for key, entry in entries.items()
+    }
     return _Snapshot(
-        entries={(one.arch, one.version): replace(one, is_default=one.loaded in defaults) for one in entries},
+        entries=marked,
         answering={
-            **{(one.manifest.arch, str(one.manifest.version)): one for one in loaded},
-            **{(one.manifest.arch, LATEST): one for one in by_number},
-            **{(arch, None): one for arch, one in best.items()},
+            **{(arch, str(version)): marked[arch, version] for arch, version in usable},
+            **{(arch, LATEST): marked[key] for arch, key in latest.items()},
+            **{(arch, None): marked[key] for arch, key in best.items()},
         },
     )
 

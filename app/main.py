@@ -92,7 +92,7 @@ def create_app(settings: ApiSettings) -> Application:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        generators = Generators(settings.model_dir, where)
+        generators = Generators(settings.model_dir, where, settings.versions_in_memory)
         await asyncio.to_thread(generators.refresh)
         engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
         async with contextlib.AsyncExitStack() as stack:

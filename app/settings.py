@@ -18,6 +18,7 @@ from worker.settings import PREFIX, Settings
 logger = logging.getLogger(__name__)
 
 MAX_PROCESSES = 64
+IN_MEMORY = 32  # versions, unless set; each takes about 0.4 MB
 
 URL = "DIGITS_URL"  # of the service that a command asks
 
@@ -35,6 +36,7 @@ class ApiSettings(Settings):
         None, ge=1, le=MAX_PROCESSES, validation_alias=AliasChoices(_PROCESSES, _PROCESSES_BEFORE)
     )
     max_queued: Annotated[int, Field(ge=1, le=100_000)] = MAX_QUEUED  # jobs
+    versions_in_memory: Annotated[int, Field(ge=1, le=100_000)] = IN_MEMORY
     batch_wait_ms: Annotated[float, Field(ge=0, le=100)] = 1.0
     root_path: str = ""  # the prefix that a proxy adds, as /digits
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()  # more names of this service, separated by commas

@@ -30,27 +30,46 @@ class InvalidVersionError(Exception):
 class Origin(BaseModel):
     """How a version was made: enough to rebuild its networks and to run the training again."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     arch: str
+    """The architecture."""
     latent_shape: tuple[int, ...]
-    latents: str  # a row of models.sampling.LATENTS
-    recipe: dict[str, Any]  # every hyperparameter
+    """Of the latents of one image."""
+    latents: str
+    """Their distribution: a row of models.sampling.LATENTS."""
+    recipe: dict[str, Any]
+    """Every hyperparameter."""
     seed: int
-    epochs: int  # finished
+    """Of weights, shuffling and latents."""
+    epochs: int
+    """How many are finished."""
     dataset: str
+    """The file of the training images."""
     dataset_sha256: str
+    """Its SHA-256, uncompressed."""
     device: str
+    """cpu, or the name of the GPU that trained."""
     threads: int
-    bfloat16: bool = False  # did its training multiply in bfloat16, not in float32?
+    """How many threads trained, on the CPU."""
+    bfloat16: bool = False
+    """Its training multiplied in bfloat16, not in float32."""
     torch: str
+    """The release of torch."""
     wall_seconds: float
+    """Seconds of training, without measuring."""
     created_at: datetime
+    """When the training had ended."""
     command: str
+    """It runs the training again."""
     job: str | None = None
-    metrics: dict[str, FiniteFloat] = {}  # those of models.metrics.measure
-    floors: dict[str, FiniteFloat] = {}  # the same metrics of real training images
-    classifier_sha256: str | None = None  # of the classifier that measured them
+    """The id of the job that made it; null: the command line did."""
+    metrics: dict[str, FiniteFloat] = {}
+    """Those of models.metrics.measure, without unit."""
+    floors: dict[str, FiniteFloat] = {}
+    """The same metrics of real training images."""
+    classifier_sha256: str | None = None
+    """Of the classifier that measured them."""
 
     @property
     def recipe_name(self) -> str:
@@ -60,16 +79,23 @@ class Origin(BaseModel):
 class FileSum(BaseModel):
     """Size and SHA-256 of one file of a version."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     bytes: int = Field(ge=0, le=MAX_FILE_BYTES)
+    """Its size."""
     sha256: str
+    """Its SHA-256."""
 
 
 class Manifest(Origin):
     """``manifest.json``: how a version was made, and the sums of its files."""
 
     schema_version: Literal[1] = 1
+    """Of this format."""
     version: PositiveInt
+    """Its number."""
     files: dict[str, FileSum]
+    """Size and sum of each file beside the manifest."""
 
     @property
     def weights_sha256(self) -> str:

@@ -75,6 +75,21 @@ def list_numbers(arch_dir: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name[0] != "0")
 
 
+def read_fitting_manifest(folder: Path) -> Manifest:
+    """The manifest of a version whose networks this release has. The files that it names are not checked.
+
+    Raises:
+        InvalidVersionError: it is missing, damaged, or does not fit the architecture.
+    """
+    manifest = read_manifest(folder)
+    arch = ARCHS[manifest.arch]
+    if manifest.latents not in LATENTS:
+        raise InvalidVersionError(f"unknown distribution of latents {manifest.latents!r}")
+    if manifest.latent_shape != arch.latent_shape:
+        raise InvalidVersionError(f"latent shape {manifest.latent_shape}, expected {arch.latent_shape}")
+    return manifest
+
+
 def read_generator(folder: Path) -> tuple[Manifest, nn.Sequential]:
     """A verified version: its manifest and its generator, on the CPU, in eval mode.
 
@@ -83,13 +98,9 @@ def read_generator(folder: Path) -> tuple[Manifest, nn.Sequential]:
     Raises:
         InvalidVersionError: something is missing, damaged, or does not fit the architecture.
     """
-    manifest = read_manifest(folder)
+    manifest = read_fitting_manifest(folder)
     content = {name: _read_verified(folder, manifest, name) for name in FILES}
     arch = ARCHS[manifest.arch]
-    if manifest.latents not in LATENTS:
-        raise InvalidVersionError(f"unknown distribution of latents {manifest.latents!r}")
-    if manifest.latent_shape != arch.latent_shape:
-        raise InvalidVersionError(f"latent shape {manifest.latent_shape}, expected {arch.latent_shape}")
     G = arch.generator()
     try:
         weights = safetensors.torch.load(content[GENERATOR])

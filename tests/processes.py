@@ -25,11 +25,20 @@ PATIENCE_SECONDS = 60.0  # far more than expected: the machine may be busy
 
 
 def eventually(
-    condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS, poll_seconds: float = POLL_SECONDS
+    condition: Callable[[], T],
+    what: str,
+    seconds: float = PATIENCE_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
+    progress: Callable[[], object] = lambda: None,
 ) -> T:
-    """Wait for the first true value of ``condition`` and return it."""
-    deadline = time.monotonic() + seconds
+    """Wait for the first true value of ``condition`` and return it.
+
+    The patience of ``seconds`` begins anew whenever ``progress`` gives another value.
+    """
+    deadline, before = time.monotonic() + seconds, progress()
     while not (value := condition()):
+        if (now := progress()) != before:
+            deadline, before = time.monotonic() + seconds, now
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(poll_seconds)
     return value

@@ -1,4 +1,4 @@
-"""What a process asks of Linux: its cores, a signal when its parent dies, and a lower priority for itself.
+"""What a process asks of its system: its cores, which signals end it, one when its parent dies, a lower priority.
 
 On other systems, the functions do what they can. Knows nothing of jobs.
 """
@@ -6,6 +6,7 @@ On other systems, the functions do what they can. Knows nothing of jobs.
 import contextlib
 import ctypes
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,12 @@ def signal_on_parent_death(number: int) -> None:
     """Get signal ``number`` when the parent process dies, so that no process is left over (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def list_end_signals() -> list[signal.Signals]:
+    """The signals that ask a process to end: of Ctrl-C, of ``kill``, and, unless ``nohup``, of a closing terminal."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 def yield_cores(niceness: int) -> None:

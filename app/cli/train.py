@@ -4,26 +4,26 @@
 ``worker.trainer`` and ``worker.training``: see the import rules in pyproject.toml.
 """
 
-import logging
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.cli.console import ArchOption, SeedOption, err, fail, out
+from app.cli.progress import Display, add_task, make_bar
 from models import seeds
 from worker.jobs import MAX_EPOCHS
+from worker.linux import list_end_signals
 from worker.recipes import DEFAULT_RECIPE, RecipeName
 from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker import training
-
-logger = logging.getLogger("digits")
 
 commands = typer.Typer()
 
@@ -43,23 +43,23 @@ def train(
 ) -> None:
     """Train a generator in the foreground and publish it as a new version.
 
-    Ctrl-C stops after the current step and publishes the finished epochs. A second Ctrl-C quits at
-    once and publishes nothing.
+    Ctrl-C, or the end of its terminal, stops after the current step and publishes the finished epochs. A
+    second Ctrl-C quits at once and publishes nothing.
     """
     from models import device, metrics, mnist
     from worker.trainer import Trainer
     from worker.training import TrainingError
 
     settings = Settings()
-    stop = _StopOnInterrupt()  # set up early: some of the code below would swallow a KeyboardInterrupt
+    stop = _StopOnSignal()  # set up early: some of the code below would swallow a KeyboardInterrupt
     try:
         seed = seeds.make_fresh() if seed is None else seed
         trainer = Trainer(settings, arch=arch, recipe=recipe, epochs=epochs, seed=seed)
     except (OSError, device.UnavailableDeviceError, mnist.DatasetError) as error:
         fail(str(error))
-    with _make_bar() as bar:
+    with make_bar() as bar:
         try:
-            trained = trainer.train(on_progress=_Display(bar), should_stop=stop, measure_every=measure_every)
+            trained = trainer.train(on_progress=_show(Display(bar)), should_stop=stop, measure_every=measure_every)
         except TrainingError as error:
             fail(str(error))
     if trained is None:
@@ -105,8 +105,8 @@ def train_classifier(
     except mnist.DatasetError as error:
         fail(str(error))
     began = time.perf_counter()
-    with _make_bar() as bar:
-        task = bar.add_task("training", total=None, epoch="", losses="", speed="")
+    with make_bar() as bar:
+        task = add_task(bar)
         trained = classifier.train(
             images,
             labels,
@@ -132,57 +132,49 @@ def train_classifier(
     out.print(f"{output}: {facts.test_accuracy:.2%} of the test images in {seconds:.0f} s", soft_wrap=True)
 
 
-class _Display:
-    """Shows the progress of a training: a bar on a terminal, one line per epoch in a log file."""
+def _show(display: Display) -> "Callable[[training.Progress], None]":
+    """A callback that shows the progress of a training here."""
 
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("training", total=None, epoch="", losses="", speed="")
-
-    def __call__(self, progress: "training.Progress") -> None:
+    def show(progress: "training.Progress") -> None:
         last = progress.last
-        if last and last.epoch == progress.epoch and not err.is_terminal:
-            logger.info(
-                "epoch %d/%d: %.0f images/s, D %.3f, G %.3f, %.0f s to go",
-                progress.epoch, progress.epochs, last.images_per_second, last.d_loss, last.g_loss,
-                progress.eta_seconds,
-            )  # fmt: skip
-        self._bar.update(
-            self._task,
-            total=progress.epochs * progress.steps,
-            completed=(progress.epoch - 1) * progress.steps + progress.step,
-            epoch=f"epoch {progress.epoch}/{progress.epochs}",
-            speed=f"{progress.images_per_second:,.0f} images/s",
-            losses=f"D {last.d_loss:.3f}  G {last.g_loss:.3f}" if last else "",
+        display.show(
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            step=progress.step,
+            steps=progress.steps,
+            images_per_second=progress.images_per_second,
+            eta_seconds=progress.eta_seconds,
+            finished=last.epoch if last else 0,
+            d_loss=last.d_loss if last else None,
+            g_loss=last.g_loss if last else None,
         )
 
+    return show
 
-class _StopOnInterrupt:
-    """Returns True after the first Ctrl-C or SIGTERM. A second one has its usual effect."""
+
+class _StopOnSignal:
+    """Returns True after the first Ctrl-C, SIGTERM or SIGHUP. A second one has its usual effect."""
 
     def __init__(self) -> None:
         self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._request)
+        self._usual = {number: signal.signal(number, self._request) for number in list_end_signals()}
 
     def _request(self, number: int, _frame: object) -> None:
         self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for one, handler in self._usual.items():
+            signal.signal(one, handler)
+        if number == signal.SIGHUP:
+            _do_without_terminal()
         err.print("stopping after this step; repeat to quit at once")
 
     def __call__(self) -> bool:
         return self.requested
 
 
-def _make_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.fields[epoch]}"),
-        BarColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TextColumn("{task.fields[losses]}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=err,
-        refresh_per_second=2,
-        disable=not err.is_terminal,
-    )
+def _do_without_terminal() -> None:
+    """The terminal has gone, and whatever is written to it fails."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if stream.isatty():
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

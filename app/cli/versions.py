@@ -1,6 +1,8 @@
 """``digits models`` and ``digits report``: list the versions, and compare them."""
 
+import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,33 +26,39 @@ METRICS = {
     "confidence": "confidence",
     "EMD": "emd",
 }
-WIDE, NARROW_METRICS = 140, 2  # characters, columns
+WIDE, NARROW_METRICS = 140, 1  # characters, columns
 
 
 @commands.command(epilog="Example: `DIGITS_MODEL_DIR=/srv/models digits models`")
-def models() -> None:
-    """List the versions. ★ marks the default version of each architecture."""
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As the API gives them.")] = False,
+) -> None:
+    """List the versions, in one line each. ★ marks the default version of each architecture."""
     from rich.table import Column, Table
 
     from models import classifier
 
     entries = load_generators().entries
-    wide = out.width >= WIDE
+    if as_json:
+        from app.routes.models import describe
+
+        listed = [describe(entry).model_dump(mode="json") for entry in entries]
+        print(json.dumps(listed, indent=2))  # noqa: T201 # as it is, however narrow the terminal
+        return
+    is_piped = not out.is_terminal and "COLUMNS" not in os.environ
+    wide = is_piped or out.width >= WIDE
     shown = dict(list(METRICS.items())[: None if wide else NARROW_METRICS])
-    table = Table("arch", "version", "recipe", "epochs", *(Column(title, justify="right") for title in shown))
-    for title in ("made", "source", "state") if wide else ("source", "state"):
-        table.add_column(title)
+    numbers = (Column(title, justify="right") for title in ("epochs", *shown))
+    table = Table("arch", "version", "recipe", *numbers, "made", "source", "state", box=None, pad_edge=False)
     for entry in entries:
-        facts = [""] * (2 + len(shown) + wide)
-        if entry.loaded:
-            manifest = entry.loaded.manifest
-            made = [f"{manifest.created_at:%Y-%m-%d %H:%M}"] if wide else []
-            facts = [manifest.recipe_name, str(manifest.epochs), *_format_metrics(manifest.metrics, shown), *made]
+        facts = [""] * (3 + len(shown))
+        if manifest := entry.manifest:
+            made = f"{manifest.created_at:%Y-%m-%d %H:%M}"
+            facts = [manifest.recipe_name, str(manifest.epochs), *_format_metrics(manifest.metrics, shown), made]
         star = " ★" if entry.is_default else ""
         table.add_row(entry.arch, f"{entry.version}{star}", *facts, entry.source, entry.state)
-    table.add_section()
-    table.add_row("real images", "", "", "", *_format_metrics(classifier.facts().floors, shown))
-    out.print(table)
+    table.add_row("real", "", "", "", *_format_metrics(classifier.facts().floors, shown))
+    out.print(table, width=WIDE if is_piped else None)
     if not wide:
         out.print(f"Widen the terminal to {WIDE} characters for all metrics.")
     for entry in entries:  # below: the table has no room for reasons
@@ -66,15 +74,19 @@ def report(
 ) -> None:
     """Compare the trained versions: samples, learning curves, FID against time, all metrics.
 
-    A version has an FID curve only if it was trained with --measure-every.
+    The table has every version, the figures the longest and the newest of each architecture and recipe. A
+    version has an FID curve only if it was trained with --measure-every.
     """
     from app import report
 
     settings = Settings()
+    runs = report.find_runs(settings.model_dir)
     try:
-        written = report.write_report(report.find_runs(settings.model_dir), output or settings.state_dir / "report")
+        written = report.write_report(runs, output or settings.state_dir / "report")
     except OSError as error:
         fail(f"cannot write the report: {error}")
+    left = len(runs) - len(report.choose_shown(runs))
+    out.print(f"{len(runs)} versions are compared{f'; {left} of them only in metrics.md' if left else ''}")
     for path in written:
         out.print(str(path), soft_wrap=True)
 

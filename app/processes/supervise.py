@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from app.processes.child import Child
+from worker import linux
 
 POLL_SECONDS = 0.1
 
@@ -40,14 +41,13 @@ def end(groups: Groups) -> None:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[list[int]]:
-    """A list that stays empty until SIGINT, SIGTERM or SIGHUP arrives."""
+    """A list that stays empty until SIGINT, SIGTERM or SIGHUP arrives, which ``nohup`` ignores."""
     received: list[int] = []
 
     def remember(number: int, _: FrameType | None) -> None:
         received.append(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, remember) for number in numbers}
+    before = {number: signal.signal(number, remember) for number in linux.list_end_signals()}
     try:
         yield received
     finally:

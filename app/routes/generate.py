@@ -107,8 +107,7 @@ async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/
 
 
 async def _find_version(order: Order, resources: Resources) -> LoadedVersion:
-    generators = resources.generators
-    return await generators.find(generators.get, order.arch, order.version)
+    return await resources.generators.find(order.arch, order.version)
 
 
 async def _draw(

@@ -84,7 +84,7 @@ async def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: R
 
 def _count_versions(generators: Generators, arch: str) -> Versions:
     entries = [entry for entry in generators.entries if entry.arch == arch]
-    usable = [entry for entry in entries if entry.loaded]
+    usable = [entry for entry in entries if entry.is_usable]
     return Versions(
         usable=len(usable),
         rejected=len(entries) - len(usable),

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from app.dependencies import GeneratorsDep
 from app.errors import NotFoundError
@@ -16,31 +16,45 @@ router = APIRouter(prefix="/models", tags=["models"])
 
 
 class Version(BaseModel):
-    """A version. It has the facts about its training only if it could be loaded."""
+    """A version. It has the facts about its training only if its manifest could be read."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     arch: str
+    """Its architecture."""
     version: int
+    """Its number, from 1."""
     state: EntryState
-    reason: str | None = None  # why it is rejected, or what happened to its files after it was loaded
+    """Whether it can draw: loaded, on_disk (it is loaded when asked for) or rejected."""
+    reason: str | None = None
+    """Why it is rejected, or what happened to its files after it was loaded."""
     source: Source
-    default: bool  # used if a request names no version
+    """shipped with the code, or trained here."""
+    default: bool
+    """It is used if a request names no version."""
     recipe: str | None = None
+    """The hyperparameters of its training."""
     epochs: int | None = None
+    """How many epochs it was trained."""
     created_at: datetime | None = None
-    metrics: dict[str, float] = {}  # of 10,000 images (emd: 1,000); see docs/architecture.md
-    floors: dict[str, float] = {}  # the same metrics of real training images
+    """When its training had ended."""
+    metrics: dict[str, float] = {}
+    """Of 10,000 of its images (emd: 1,000), without unit; docs/architecture.md says what each is."""
+    floors: dict[str, float] = {}
+    """The same metrics of real training images."""
 
 
 class VersionDetail(Version):
     """A version with its whole manifest."""
 
     manifest: Manifest | None
+    """How it was made, and the sums of its files."""
 
 
 @router.get("")
 async def list_models(generators: GeneratorsDep) -> list[Version]:
     """Every version of every architecture."""
-    return [Version.model_validate(_list_facts(entry)) for entry in generators.entries]
+    return [describe(entry) for entry in generators.entries]
 
 
 @router.get("/{arch}", responses=describe_problems(404))
@@ -54,14 +68,18 @@ async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
     """One version with its manifest; ``latest`` is the newest one that is loaded."""
     _require_arch(arch)
-    entry = await generators.find(generators.get_entry, arch, version)
-    manifest = entry.loaded.manifest if entry.loaded else None
-    return VersionDetail.model_validate({**_list_facts(entry), "manifest": manifest})
+    entry = await generators.find_entry(arch, version)
+    return VersionDetail.model_validate({**_list_facts(entry), "manifest": entry.manifest})
 
 
 def _require_arch(arch: str) -> None:
     if arch not in ARCHS:
         raise NotFoundError(f"there is no architecture {arch}", field="arch", bound=list(ARCHS))
+
+
+def describe(entry: Entry) -> Version:
+    """An entry as the API gives it."""
+    return Version.model_validate(_list_facts(entry))
 
 
 def _list_facts(entry: Entry) -> dict[str, object]:
@@ -73,8 +91,7 @@ def _list_facts(entry: Entry) -> dict[str, object]:
         "source": entry.source,
         "default": entry.is_default,
     }
-    if entry.loaded:
-        manifest = entry.loaded.manifest
+    if manifest := entry.manifest:
         facts |= {
             "recipe": manifest.recipe_name,
             "epochs": manifest.epochs,

@@ -70,7 +70,10 @@ class Service:
             assert job["state"] == state or job["ended_at"] is None, (job, self.output)
             return job if job["state"] == state else None
 
-        found = eventually(reached, f"job is {state}:\n{self.output}", seconds)
+        def progress() -> object:
+            return [self.job(job_id)[name] for name in ("state", "attempt", "epoch", "step")]
+
+        found = eventually(reached, f"job is {state}:\n{self.output}", seconds, progress=progress)
         assert found is not None
         return found
 

@@ -98,7 +98,7 @@ class Hosts:
             running = job.state is JobState.RUNNING and job.step and job.epoch and job.epoch >= epoch
             return job if running else None
 
-        found = eventually(reached, f"it trains:\n{self.output}")
+        found = eventually(reached, f"it trains:\n{self.output}", progress=lambda: self.progress(job_id))
         assert found is not None
         return found
 
@@ -108,8 +108,15 @@ class Hosts:
                 return self.job(job_id).ended_at is not None
             return False
 
-        eventually(ended, f"the job ends:\n{self.output}", seconds)
+        eventually(ended, f"the job ends:\n{self.output}", seconds, progress=lambda: self.progress(job_id))
         return self.job(job_id)
+
+    def progress(self, job_id: str) -> object:
+        """What changes while a job goes on, however slowly."""
+        with contextlib.suppress(RedisError):
+            job = self.job(job_id)
+            return job.state, job.attempt, job.epoch, job.step
+        return None
 
     def kinds(self, job_id: str) -> list[str]:
         """The kinds of a job's events, without those of every epoch."""

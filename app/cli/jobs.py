@@ -1,0 +1,152 @@
+"""``digits jobs``, ``digits follow`` and ``digits cancel``: the jobs of a service, on this machine or another one."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.table import Table
+
+from app.cli.console import fail, out
+from app.cli.progress import Display, make_bar
+from app.processes.serving import make_url
+from app.settings import URL, ApiSettings
+from worker.jobs import JobState
+
+commands = typer.Typer()
+
+ANSWER_SECONDS = 10.0
+LOOK_SECONDS = 0.5  # between two looks at a job
+PAGE = 1_000  # jobs of a request
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", envvar=URL, help="The service. Default: the one at DIGITS_HOST and DIGITS_PORT."),
+]
+
+
+@commands.command(epilog="Example: `digits jobs --state queued`")
+def jobs(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=PAGE, help="How many, the newest first.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="As the API gives them.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """List the jobs of a service."""
+    chosen = {"limit": limit, **({"state": state.value} if state else {})}
+    found = _Service(url).ask("GET", "/jobs", params=chosen).json()
+    if as_json:
+        print(json.dumps(found, indent=2))  # noqa: T201 # as it is, however narrow the terminal
+        return
+    table = Table("job", "state", "arch", "recipe", "epoch", "version", box=None, pad_edge=False)
+    for job in found:
+        place = f"queued, {job['queue_position']}." if job["queue_position"] else job["state"]
+        epoch = f"{job['epoch'] or 0}/{job['epochs']}"
+        table.add_row(job["id"], place, job["arch"], job["recipe"], epoch, str(job["version"] or ""))
+    out.print(table)
+
+
+@commands.command(epilog="Example: `digits follow 0b4b64f8-7ae6-4f0e-a1a5-9e4eb4f6d1b9 --url http://gpu-host:8000`")
+def follow(job_id: Annotated[str, typer.Argument(metavar="ID")], url: UrlOption = None) -> None:
+    """Show the progress of a job until it has ended. Ctrl-C ends only this command.
+
+    The exit status is 0 if the job has succeeded.
+    """
+    service = _Service(url)
+    job = service.get_job(job_id)
+    with make_bar() as bar:
+        display = Display(bar)
+        while job["ended_at"] is None and job["state"] != JobState.UNREADABLE:
+            _show(display, job)
+            time.sleep(LOOK_SECONDS)
+            job = service.get_job(job_id, on_trouble=display.wait)
+        _show(display, job)
+    made = f", made {job['arch']} version {job['version']}" if job["version"] else ""
+    out.print(f"{job['state']}{made}{': ' + job['error'] if job['error'] else ''}", soft_wrap=True)
+    if job["state"] != JobState.SUCCEEDED:
+        raise typer.Exit(1)
+
+
+@commands.command(epilog="Example: `digits cancel 0b4b64f8-7ae6-4f0e-a1a5-9e4eb4f6d1b9 --keep`")
+def cancel(
+    job_id: Annotated[str | None, typer.Argument(metavar="ID")] = None,
+    all_queued: Annotated[bool, typer.Option("--all-queued", help="Cancel every job that waits.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Publish the epochs that are finished.")] = False,
+    url: UrlOption = None,
+) -> None:
+    """Cancel a job, or all that wait in the queue."""
+    service = _Service(url)
+    if (job_id is None) is not all_queued:
+        fail("name one job, or --all-queued", code=2)
+    chosen = {"keep": keep}
+    if job_id:
+        job = service.ask("DELETE", f"/jobs/{job_id}", params=chosen).json()
+        out.print("canceled" if job["ended_at"] else "it will stop after its current step", soft_wrap=True)
+        return
+    waiting = list(service.list_queued())
+    for job in waiting:
+        service.ask("DELETE", f"/jobs/{job['id']}", params=chosen, but=(409,))  # it may have ended meanwhile
+    out.print(f"canceled {len(waiting)} jobs")
+
+
+class _Service:
+    """A client of the API. What goes wrong ends the command with the reason."""
+
+    def __init__(self, url: str | None) -> None:
+        self._url = (url or make_url(ApiSettings())).rstrip("/")
+        self._client = httpx.Client(timeout=ANSWER_SECONDS)
+
+    def ask(self, method: str, path: str, *, but: tuple[int, ...] = (), **options: Any) -> httpx.Response:
+        """The answer to a request; ``but`` are statuses that are no failure here."""
+        try:
+            answer = self._client.request(method, path if "://" in path else self._url + path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            fail(f"no answer from {self._url} ({error}): start the service with `digits up`, or name it in --url")
+        if answer.is_error and answer.status_code not in but:
+            fail(_read_problem(answer))
+        return answer
+
+    def get_job(self, job_id: str, on_trouble: Any = None) -> dict[str, Any]:
+        """A job. With ``on_trouble``, wait for a service that does not answer for a while, and tell it."""
+        while on_trouble:
+            try:
+                answer = self._client.get(f"{self._url}/jobs/{job_id}")
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    break
+                on_trouble(_read_problem(answer))
+            except httpx.TransportError as error:
+                on_trouble(f"no answer ({error})")
+            time.sleep(LOOK_SECONDS)
+        found: dict[str, Any] = self.ask("GET", f"/jobs/{job_id}").json()
+        return found
+
+    def list_queued(self) -> Iterator[Mapping[str, Any]]:
+        """Every queued job, page by page."""
+        answer = self.ask("GET", "/jobs", params={"state": JobState.QUEUED.value, "limit": PAGE})
+        yield from answer.json()
+        while following := answer.links.get("next"):
+            answer = self.ask("GET", str(httpx.URL(self._url + "/").join(following["url"])))
+            yield from answer.json()
+
+
+def _read_problem(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.url} answers {answer.status_code}: is it this service?"
+
+
+def _show(display: Display, job: Mapping[str, Any]) -> None:
+    if job["steps"] is None:
+        place = f", place {job['queue_position']}" if job["queue_position"] else ""
+        display.wait(f"{job['state']}{place}{'; no worker is alive' if job['workers'] == 0 else ''}")
+        return
+    has_ended = job["state"] == JobState.SUCCEEDED
+    display.show(
+        **{name: job[name] for name in ("epoch", "epochs", "step", "steps", "d_loss", "g_loss")},
+        images_per_second=job["images_per_second"] or 0.0,
+        eta_seconds=job["eta_seconds"] or 0.0,
+        finished=job["epochs"] if has_ended else job["epoch"] - 1,
+    )
