@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.cli.console import fail, out
 from app.cli.progress import Display, make_bar
@@ -40,9 +40,10 @@ def jobs(
     if as_json:
         print(json.dumps(found, indent=2))  # noqa: T201 # as it is, however narrow the terminal
         return
-    table = Table("job", "state", "arch", "recipe", "epoch", "version", box=None, pad_edge=False)
+    columns = (Column("job", no_wrap=True), "state", "arch", "recipe", "epoch", "made")
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for job in found:
-        place = f"queued, {job['queue_position']}." if job["queue_position"] else job["state"]
+        place = f"queued {job['queue_position']}" if job["queue_position"] else job["state"]
         epoch = f"{job['epoch'] or 0}/{job['epochs']}"
         table.add_row(job["id"], place, job["arch"], job["recipe"], epoch, str(job["version"] or ""))
     out.print(table)

@@ -45,8 +45,9 @@ def models(
         listed = [describe(entry).model_dump(mode="json") for entry in entries]
         print(json.dumps(listed, indent=2))  # noqa: T201 # as it is, however narrow the terminal
         return
-    is_piped = not out.is_terminal and "COLUMNS" not in os.environ
-    wide = is_piped or out.width >= WIDE
+    if not out.is_terminal and not os.environ.get("COLUMNS"):  # a file or a pipe has no width
+        out.width = WIDE
+    wide = out.width >= WIDE
     shown = dict(list(METRICS.items())[: None if wide else NARROW_METRICS])
     numbers = (Column(title, justify="right") for title in ("epochs", *shown))
     table = Table("arch", "version", "recipe", *numbers, "made", "source", "state", box=None, pad_edge=False)
@@ -58,7 +59,7 @@ def models(
         star = " ★" if entry.is_default else ""
         table.add_row(entry.arch, f"{entry.version}{star}", *facts, entry.source, entry.state)
     table.add_row("real", "", "", "", *_format_metrics(classifier.facts().floors, shown))
-    out.print(table, width=WIDE if is_piped else None)
+    out.print(table)
     if not wide:
         out.print(f"Widen the terminal to {WIDE} characters for all metrics.")
     for entry in entries:  # below: the table has no room for reasons

@@ -142,9 +142,27 @@ def test_the_table_of_versions_fits_into_its_terminal(tmp_path: Path, columns: s
     lines = digits(tmp_path, "models", COLUMNS=columns).stdout.splitlines()
     assert max(map(len, lines)) <= int(columns)
     for word in ("arch", "version", "recipe", "epochs", "FID", "source", "state"):
-        assert word in lines[1]
-    assert ("EMD" in lines[1]) is (columns == "140")
+        assert word in lines[0]
+    assert ("EMD" in lines[0]) is (columns == "140")
     assert not any("…" in line for line in lines)
+    assert [line.split()[0] for line in lines[1:5]] == ["dcgan", "vanilla", "wgan", "real"]  # one line each
+
+
+def test_versions_are_whole_lines_in_a_pipe_and_whole_as_json(tmp_path: Path) -> None:
+    piped = digits(tmp_path, "models", COLUMNS="").stdout.splitlines()
+    assert "EMD" in piped[0]
+    assert [line.split()[0] for line in piped[1:]] == ["dcgan", "vanilla", "wgan", "real"]
+    listed = json.loads(digits(tmp_path, "models", "--json", COLUMNS="20").stdout)
+    assert [(one["arch"], one["version"], one["default"]) for one in listed] == [
+        ("dcgan", 1, True), ("vanilla", 1, True), ("wgan", 1, True),
+    ]  # fmt: skip
+    assert listed[0]["metrics"]["fid"] < 5
+
+
+def test_what_looks_like_markup_is_written_as_it_is(tmp_path: Path) -> None:
+    result = digits(tmp_path, "report", "--output", "/proc/[report]/[red]")
+    assert result.returncode == 1
+    assert "/proc/[report]" in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -27,7 +27,7 @@ def test_jobs_are_listed_in_80_columns_and_as_json(api: httpx.Client, store: Job
     listed = digits(tmp_path, "jobs", "--url", str(api.base_url), COLUMNS="80")
     assert listed.returncode == 0, listed.stderr
     assert [line.split() for line in listed.stdout.splitlines()[1:]] == [
-        [second, "queued,", "1.", "dcgan", "book", "0/2"],
+        [second, "queued", "1", "dcgan", "book", "0/2"],
         [first, "running", "vanilla", "book", "1/2"],
     ]
     assert max(map(len, listed.stdout.splitlines())) <= 80

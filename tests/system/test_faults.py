@@ -23,7 +23,7 @@ from tests.system.hosts import Hosts, kill, running_hosts, trainer, weights
 from worker.broker import Publisher
 from worker.jobs import MAX_LOST, JobState, TrainRequest
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # what a test waits for has its own patience
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_messages_that_are_delivered_again_start_no_second_run(hosts: Hosts) -> 
     hosts.worker()
     job_id = hosts.train(epochs=8)
     hosts.wait_for_step(job_id)
-    eventually(lambda: came_again(hosts, job_id), "the message comes again")
+    eventually(lambda: came_again(hosts, job_id), "the message comes again", progress=lambda: hosts.progress(job_id))
     job = hosts.wait_for_end(job_id)
     assert (job.state, job.attempt, hosts.kinds(job_id).count("started")) == (JobState.SUCCEEDED, 1, 1)
     assert len(hosts.versions(job_id)) == 1
@@ -141,7 +141,7 @@ def test_cut_connections_start_no_second_run(hosts: Hosts) -> None:
     for kind in ("normal", "pubsub"):
         hosts.redis.execute_command("CLIENT", "KILL", "TYPE", kind)  # type: ignore[no-untyped-call]
         time.sleep(1)
-    eventually(lambda: came_again(hosts, job_id), "the message comes again")
+    eventually(lambda: came_again(hosts, job_id), "the message comes again", progress=lambda: hosts.progress(job_id))
     job = hosts.wait_for_end(job_id)
     assert (job.state, job.attempt, hosts.kinds(job_id).count("started")) == (JobState.SUCCEEDED, 1, 1)
     assert len(hosts.versions(job_id)) == 1

@@ -123,7 +123,7 @@ def test_a_user_with_the_documented_rule_can_do_all(tmp_path: Path) -> None:
         hosts.url = f"redis://trainer:a%3A%2F%40%23%3F%25b%20%C3%BC@{where}?db=3"
         api = hosts.api()
         hosts.worker()
-        assert eventually(lambda: api.get("/readyz").json()["queue"], "it is known")["workers"] == 1
+        eventually(lambda: api.get("/readyz").json()["queue"] == {"queued": 0, "workers": 1}, "it is known")
         job_id = api.post("/train", json={"arch": "vanilla", "recipe": "book", "epochs": 1}).json()["id"]
         job = eventually(lambda: (j := api.get(f"/jobs/{job_id}").json())["ended_at"] and j, hosts.output)
         assert job["state"] == "succeeded", job

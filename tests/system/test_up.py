@@ -14,6 +14,8 @@ import pytest
 from tests.processes import eventually, running
 from tests.system.conftest import PARTS, Service, running_service
 
+pytestmark = pytest.mark.timeout(900)  # what a test waits for has its own patience
+
 END_SECONDS = 10.0
 
 
