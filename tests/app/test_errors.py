@@ -252,3 +252,19 @@ def test_an_error_after_the_answer_has_begun_cuts_it() -> None:
 
     with pytest.raises(KeyError):
         ask(Problems(begin_and_fail), go_away)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/generate?arch=wgan&m=1"), ("GET", "/jobs?m=1")])
+def test_an_unknown_parameter_is_called_one(api: httpx.Client, method: str, path: str) -> None:
+    answer = api.request(method, path)
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"field": "m", "detail": "unknown parameter"}]
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_body_where_a_query_belongs_is_told_so(api: httpx.Client, method: str) -> None:
+    """It was ignored, or the parameters that it had were missed."""
+    for path in ("/generate", "/generate?arch=wgan"):
+        answer = api.request(method, path, json={"arch": "wgan", "n": 4})
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "body")
+        assert "parameters go into the query" in answer.json()["detail"]

@@ -175,3 +175,64 @@ def test_a_directory_that_does_not_exist_yet_is_empty(tmp_path: Path) -> None:
     found = Generators(tmp_path / "later", torch.device("cpu"))
     found.refresh()
     assert all(e.source is Source.SHIPPED for e in found.entries)
+
+
+def count_loaded(generators: Generators) -> int:
+    return sum(1 for one in generators.entries if one.loaded)
+
+
+def test_only_some_versions_are_in_memory_and_all_draw(tmp_path: Path) -> None:
+    numbers = [publish(tmp_path, weights_seed=number).version for number in range(12)]
+    found = Generators(tmp_path, torch.device("cpu"), in_memory=5)
+    found.refresh()
+    assert count_loaded(found) == 4  # three shipped ones, the default, and the latest
+    assert {one.state for one in found.entries} == {"loaded", "on_disk"}
+    everything = Generators(tmp_path, torch.device("cpu"), in_memory=99)
+    everything.refresh()
+    assert count_loaded(everything) == 15
+    for number in numbers + numbers[::-1]:
+        drawn = found.get("dcgan", str(number)).draw(range(2))
+        assert (drawn == everything.get("dcgan", str(number)).draw(range(2))).all()
+        assert count_loaded(found) <= 5
+
+
+def test_the_versions_that_were_asked_for_last_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third, _ = (publish(tmp_path).version for _ in range(4))
+    found = Generators(tmp_path, torch.device("cpu"), in_memory=6)
+    found.refresh()
+    for number in (first, second, first, third):
+        found.get("dcgan", str(number))
+    assert [entry(found, number).state for number in (first, second, third)] == ["loaded", "on_disk", "loaded"]
+    monkeypatch.setattr(versions, "read_generator", lambda folder: pytest.fail("read again"))
+    found.get("dcgan", str(first))
+
+
+def test_a_version_that_is_damaged_on_the_disk_is_rejected_when_it_is_asked_for(tmp_path: Path) -> None:
+    best = publish(tmp_path, **BEST).version
+    damaged, *_ = (publish(tmp_path).version for _ in range(8))
+    for number in (best, damaged):
+        (tmp_path / "dcgan" / str(number) / GENERATOR).write_bytes(b"")
+    found = Generators(tmp_path, torch.device("cpu"), in_memory=4)
+    found.refresh()
+    assert found.get("dcgan").manifest.version == 1  # the best of those that can draw
+    assert entry(found, best).state == "rejected"
+    assert entry(found, damaged).state == "on_disk"
+    with pytest.raises(UnknownVersionError, match="truncated"):
+        found.get("dcgan", str(damaged))
+    assert entry(found, damaged).state == "rejected"
+    found.refresh()
+    assert entry(found, damaged).state == "rejected"
+
+
+def test_one_whose_files_were_damaged_later_is_never_dropped(tmp_path: Path) -> None:
+    """It could not be loaded again."""
+    kept, *others = (publish(tmp_path).version for _ in range(6))
+    found = Generators(tmp_path, torch.device("cpu"), in_memory=5)
+    found.refresh()
+    found.get("dcgan", str(kept))
+    (tmp_path / "dcgan" / str(kept) / GENERATOR).write_bytes(b"")
+    found.refresh()
+    for number in others:
+        found.get("dcgan", str(number))
+    assert found.get("dcgan", str(kept))
+    assert "truncated" in (entry(found, kept).problem or "")

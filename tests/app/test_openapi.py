@@ -98,3 +98,11 @@ def test_every_operation_names_its_answers(tmp_path: Path) -> None:
                 if int(status) >= 400 and (path, status) != ("/readyz", "503"):
                     assert answer["content"] == {"application/problem+json": {"schema": problem}}, (method, path)
     assert "HTTPValidationError" not in str(schema)
+
+
+@pytest.mark.parametrize(
+    "name", ["Job", "Version", "VersionDetail", "Manifest", "FileSum", "Readiness", "Versions", "Queue"]
+)
+def test_every_field_is_described(described: httpx.Client, name: str) -> None:
+    schema = described.get("/openapi.json").json()["components"]["schemas"][name]
+    assert [field for field, facts in schema["properties"].items() if not facts.get("description")] == []

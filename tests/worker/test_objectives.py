@@ -87,3 +87,13 @@ def test_the_r1_penalty_of_a_linear_judge_is_its_squared_slope() -> None:
     penalty.backward()
     assert D.weight.grad is not None
     assert D.weight.grad.tolist() == [[2.0, 4.0, 0.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "d_output", "expected"),
+    [("bce", "probability", 0.5), ("logistic", "probability", 1 / (1 + math.exp(-0.5))), ("wasserstein", "score", 0.5)],
+)
+def test_records_tell_probabilities_or_scores(name: str, d_output: str, expected: float) -> None:
+    objective = objectives.OBJECTIVES[name]
+    assert objective.d_output == d_output
+    assert objective.to_output(torch.tensor(0.5)).item() == pytest.approx(expected)

@@ -259,3 +259,83 @@ def test_a_canceled_job_is_never_published_however_the_two_race(
         assert (state is JobState.SUCCEEDED) == (published is not None)
         ends.append(state)
     assert set(ends) == {JobState.SUCCEEDED, JobState.CANCELED}  # each of the two won sometimes
+
+
+def start(store: JobStore, settings: Settings, job: Job, stopping: Callable[[], bool] = never) -> threading.Thread:
+    thread = threading.Thread(target=run, args=(job.id, store, settings, stopping))
+    thread.start()
+    return thread
+
+
+@pytest.fixture
+def long_job(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """A job of a thousand short epochs."""
+    few = mnist.load(Settings().data_dir)[:6_400]
+    monkeypatch.setattr(mnist, "load", lambda *_: few)
+    return store.create(TrainRequest.model_validate({"arch": "vanilla", "recipe": "book", "epochs": 1_000}))[0]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_what_is_finished_can_be_kept(store: JobStore, settings: Settings, long_job: Job) -> None:
+    thread = start(store, settings, long_job)
+    eventually(lambda: (ended(store, long_job).epoch or 0) >= 3, "epochs are finished")
+    asked = store.cancel(long_job.id, keep=True)
+    assert asked is not None
+    assert (asked.state, asked.cancel_requested, asked.keep) == (JobState.RUNNING, True, True)
+    thread.join()
+    after = ended(store, long_job)
+    assert after.state is JobState.CANCELED
+    manifest, _ = versions.read_generator(settings.model_dir / "vanilla" / str(after.version))
+    assert 2 <= manifest.epochs < 1_000
+    assert len(versions.read_history(settings.model_dir / "vanilla" / str(after.version))) == manifest.epochs
+    events = store.read_events({long_job.id: "0"}, 10_000)[long_job.id]
+    assert events is not None
+    assert [event.kind for event in events.events[-2:]] == ["published", "ended"]
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_cancellation_that_keeps_nothing_stays_one(store: JobStore, settings: Settings, long_job: Job) -> None:
+    """To keep comes too late, or is taken back."""
+    for first, then in ((False, True), (True, False)):
+        job = store.create(TrainRequest.model_validate({"arch": "vanilla", "recipe": "book", "epochs": 1_000}))[0]
+        claim = store.claim(job.id, "worker")
+        assert claim is not None
+        store.cancel(job.id, keep=first)
+        store.cancel(job.id, keep=then)
+        assert store.report(claim) == "canceled"
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_queued_job_that_has_begun_is_kept_by_its_next_run(
+    store: JobStore, settings: Settings, long_job: Job
+) -> None:
+    """The run goes on from within an epoch, and ends that one first: its weights are no longer those of the last."""
+    stop = threading.Event()
+    thread = start(store, settings, long_job, stop.is_set)
+    eventually(lambda: (ended(store, long_job).epoch or 0) >= 3, "epochs are finished")
+    stop.set()
+    thread.join()
+    given_back = ended(store, long_job)
+    assert given_back.state is JobState.QUEUED
+    asked = store.cancel(long_job.id, keep=True)
+    assert asked is not None
+    assert asked.state is JobState.QUEUED
+    assert run(long_job.id, store, settings) is JobState.CANCELED
+    after = ended(store, long_job)
+    manifest, _ = versions.read_generator(settings.model_dir / "vanilla" / str(after.version))
+    assert manifest.epochs in (given_back.epoch, (given_back.epoch or 0) - 1)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_nothing_finished_is_nothing_to_keep(store: JobStore, settings: Settings, long_job: Job) -> None:
+    fresh = store.create(TrainRequest.model_validate({"arch": "vanilla", "epochs": 9}))[0]
+    asked = store.cancel(fresh.id, keep=True)
+    assert asked is not None
+    assert asked.state is JobState.CANCELED  # it had not begun
+    begun = store.create(TrainRequest.model_validate({"arch": "wgan", "recipe": "book", "epochs": 9}))[0]
+    thread = start(store, settings, begun)
+    eventually(lambda: ended(store, begun).step, "it trains")
+    store.cancel(begun.id, keep=True)
+    thread.join()
+    assert (ended(store, begun).state, ended(store, begun).version) == (JobState.CANCELED, None)
+    assert versions.find_folders(settings.model_dir).keys() == versions.find_folders(settings.model_dir / "none").keys()

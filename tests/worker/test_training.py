@@ -13,7 +13,7 @@ from models import mnist
 from models.archs import ARCHS
 from worker import schedules, step, training
 from worker.objectives import PENALTIES
-from worker.recipes import RECIPES, Recipe
+from worker.recipes import RECIPES, DOutput, Recipe
 from worker.settings import Settings
 from worker.state import State
 
@@ -55,8 +55,11 @@ def test_every_epoch_is_recorded(name: str, arch: str, images: torch.Tensor) -> 
     seconds = [epoch.seconds for epoch in trained.history]
     assert sorted(seconds) == seconds
     assert all(epoch.images_per_second > 0 for epoch in trained.history)
-    if RECIPES[name][arch].sigmoid:
-        assert all(0 <= p <= 1 for epoch in trained.history for p in (epoch.d_real, epoch.d_fake))
+    verdicts = [value for epoch in trained.history for value in (epoch.d_real, epoch.d_fake)]
+    if trained.history[0].d_output == DOutput.PROBABILITY:
+        assert all(0 < verdict < 1 for verdict in verdicts)
+    else:
+        assert (RECIPES[name][arch].objective, trained.history[0].d_output) == ("wasserstein", DOutput.SCORE)
 
 
 @pytest.mark.parametrize(("name", "arch"), ROWS)
