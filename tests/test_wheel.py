@@ -90,5 +90,5 @@ def test_versions_and_reports_are_kept_in_the_users_data_directory(installed: Pa
     assert result.returncode == 0, result.stderr
     written = tmp_path / "data" / "digits" / "report"
     assert sorted(path.name for path in written.iterdir()) == ["fid.png", "learning.png", "metrics.md", "samples.png"]
-    assert "| vanilla | book | 1 |" in (written / "metrics.md").read_text()
+    assert "| vanilla | 2 | book | 1 |" in (written / "metrics.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -72,6 +72,7 @@ def _open_standard_streams() -> None:
             os.dup2(descriptor := os.open(os.devnull, os.O_RDWR), number)
             if descriptor != number:
                 os.close(descriptor)
+            os.set_inheritable(number, True)
             setattr(sys, name, os.fdopen(number, mode))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -82,6 +83,7 @@ def _ignore_unknown_settings() -> None:
     """Say which names are no settings, once: the processes that this one starts get only what is known."""
     known = ApiSettings.list_names()
     for name in sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
-        nearest = difflib.get_close_matches(name, known, 1)
-        logger.warning("%s is no setting and is ignored%s", name, f"; is {nearest[0]} meant?" if nearest else "")
+        nearest = difflib.get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 1)
+        meant = f"; is {PREFIX}{nearest[0]} meant?" if nearest else ""
+        logger.warning("%s is no setting and is ignored%s", name, meant)
         del os.environ[name]

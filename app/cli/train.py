@@ -157,6 +157,7 @@ class _StopOnSignal:
 
     def __init__(self) -> None:
         self.requested = False
+        self._terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
         self._usual = {number: signal.signal(number, self._request) for number in list_end_signals()}
 
     def _request(self, number: int, _frame: object) -> None:
@@ -164,17 +165,15 @@ class _StopOnSignal:
         for one, handler in self._usual.items():
             signal.signal(one, handler)
         if number == signal.SIGHUP:
-            _do_without_terminal()
+            self._do_without_terminal()
         err.print("stopping after this step; repeat to quit at once")
 
     def __call__(self) -> bool:
         return self.requested
 
-
-def _do_without_terminal() -> None:
-    """The terminal has gone, and whatever is written to it fails."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        if stream.isatty():
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    def _do_without_terminal(self) -> None:
+        """It has gone: whatever is written to it fails."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -202,17 +203,17 @@ def test_a_terminal_that_closes_loses_no_finished_epoch(tmp_path: Path) -> None:
     """The signal is SIGHUP, and nothing can be written to the terminal any more."""
     inside, outside = pty.openpty()
     models = tmp_path / "models"
-    environment = {**os.environ, "DIGITS_MODEL_DIR": str(models), "CHANGES_FOR_TESTS": "few,unmeasured"}
+    environment = {**os.environ, "DIGITS_MODEL_DIR": str(models), "CHANGES_FOR_TESTS": "unmeasured"}
     command = [sys.executable, "-m", "tests.system.host", "train", "--arch", "vanilla", "--recipe", "book"]
     process = subprocess.Popen(
         ["setsid", "--ctty", "--wait", *command], env=environment, stdin=outside, stdout=outside, stderr=outside
     )
     os.close(outside)
     shown = b""
-    while b"epoch 3/100" not in shown:
+    while not re.search(rb"epoch ([2-9]|..)/100", shown):
         shown += os.read(inside, 10_000)
     os.close(inside)
     process.wait(60)
     (folder,) = eventually(lambda: list((models / "vanilla").glob("[0-9]*/manifest.json")), "a version is there")
     manifest, _ = versions.read_generator(folder.parent)
-    assert 2 <= manifest.epochs < 100
+    assert 1 <= manifest.epochs < 100

@@ -50,7 +50,7 @@ def test_a_shape_that_draws_otherwise_is_not_used(
         return z.flatten(1)[:, :1].add(odd / 1000)
 
     passes: list[int] = []
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     monkeypatch.setattr(inference, "_choose_fastest", lambda *_: draws)
     draw = Inference(nn.Sequential(), (3,), CPU)
     assert "passes of 2 images" in caplog.text

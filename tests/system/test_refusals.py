@@ -80,7 +80,7 @@ def test_only_new_jobs_need_memory(hosts: Hosts, api: httpx.Client) -> None:
 
 def test_a_cluster_is_refused(tmp_path: Path) -> None:
     server, url = valkey.make(tmp_path)
-    server.stdin += "cluster-enabled yes\n"
+    server.stdin += f"cluster-enabled yes\ncluster-port {valkey.find_free_port()}\n"
     server.start()
     try:
         valkey.wait_until_ready(server, url)

@@ -71,10 +71,10 @@ def test_serve_says_that_there_is_no_model_directory_and_where_it_answers(tmp_pa
 
 
 def test_an_unknown_setting_is_told_once_with_the_nearest_one(tmp_path: Path) -> None:
-    with running(tmp_path, "serve", "--port", str(find_free_port()), DIGITS_PROT="1", DIGITS_X="1") as process:
+    with running(tmp_path, "serve", "--port", str(find_free_port()), DIGITS_PROT="1", DIGITS_QQQ="1") as process:
         eventually(lambda: "answers on" in process.output, "it starts")
     assert process.output.count("DIGITS_PROT is no setting and is ignored; is DIGITS_PORT meant?") == 1
-    assert process.output.count("DIGITS_X is no setting and is ignored\n") == 1
+    assert process.output.count("DIGITS_QQQ is no setting and is ignored\n") == 1
 
 
 def test_every_documented_setting_is_known(tmp_path: Path) -> None:
