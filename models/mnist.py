@@ -36,13 +36,14 @@ class DatasetError(Exception):
 
 
 def check(data_dir: Path) -> None:
-    """Check all that a training needs, without torch.
+    """Check that the files that a training needs are there; their content is checked when they are loaded.
 
     Raises:
-        DatasetError: as :func:`load`.
+        DatasetError: one is missing.
     """
     for name in (TRAIN_IMAGES, TEST_IMAGES):
-        _read(data_dir, name)
+        if not _locate(data_dir, name).is_file():
+            raise _make_missing(data_dir, name)
 
 
 def load(data_dir: Path, name: str = TRAIN_IMAGES) -> "Tensor":
@@ -84,16 +85,23 @@ def scale(images: "Tensor") -> "Tensor":
 
 
 def _read(data_dir: Path, name: str) -> bytearray:
-    path = data_dir / f"{name}.gz"
+    path = _locate(data_dir, name)
     try:
         raw = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise DatasetError(
-            f"{path} is missing: put MNIST's gzip files there or name their folder in DIGITS_DATA_DIR"
-        ) from None
+        raise _make_missing(data_dir, name) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     found = hashlib.sha256(raw).hexdigest()
     if found != SHA256[name]:
         raise DatasetError(f"{path} is not MNIST's: its sha256 is {found}, expected {SHA256[name]}")
     return bytearray(raw)
+
+
+def _locate(data_dir: Path, name: str) -> Path:
+    return data_dir / f"{name}.gz"
+
+
+def _make_missing(data_dir: Path, name: str) -> DatasetError:
+    path = _locate(data_dir, name)
+    return DatasetError(f"{path} is missing: put MNIST's gzip files there or name their folder in DIGITS_DATA_DIR")

@@ -2,18 +2,20 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urljoin
 
-import httpx
 import typer
-from rich.table import Column, Table
 
 from app.cli.console import fail, out
 from app.cli.progress import Display, make_bar
-from app.processes.serving import make_url
 from app.settings import URL, ApiSettings
 from worker.jobs import JobState
+
+if TYPE_CHECKING:
+    import httpx
 
 commands = typer.Typer()
 
@@ -35,6 +37,8 @@ def jobs(
     url: UrlOption = None,
 ) -> None:
     """List the jobs of a service."""
+    from rich.table import Column, Table
+
     chosen = {"limit": limit, **({"state": state.value} if state else {})}
     found = _Service(url).ask("GET", "/jobs", params=chosen).json()
     if as_json:
@@ -96,11 +100,17 @@ class _Service:
     """A client of the API. What goes wrong ends the command with the reason."""
 
     def __init__(self, url: str | None) -> None:
+        import httpx
+
+        from app.processes.serving import make_url
+
         self._url = (url or make_url(ApiSettings())).rstrip("/")
         self._client = httpx.Client(timeout=ANSWER_SECONDS)
 
-    def ask(self, method: str, path: str, *, but: tuple[int, ...] = (), **options: Any) -> httpx.Response:
+    def ask(self, method: str, path: str, *, but: tuple[int, ...] = (), **options: Any) -> "httpx.Response":
         """The answer to a request; ``but`` are statuses that are no failure here."""
+        import httpx
+
         try:
             answer = self._client.request(method, path if "://" in path else self._url + path, **options)
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -109,12 +119,14 @@ class _Service:
             fail(_read_problem(answer))
         return answer
 
-    def get_job(self, job_id: str, on_trouble: Any = None) -> dict[str, Any]:
+    def get_job(self, job_id: str, on_trouble: Callable[[str], None] | None = None) -> dict[str, Any]:
         """A job. With ``on_trouble``, wait for a service that does not answer for a while, and tell it."""
+        import httpx
+
         while on_trouble:
             try:
                 answer = self._client.get(f"{self._url}/jobs/{job_id}")
-                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
                     break
                 on_trouble(_read_problem(answer))
             except httpx.TransportError as error:
@@ -128,11 +140,11 @@ class _Service:
         answer = self.ask("GET", "/jobs", params={"state": JobState.QUEUED.value, "limit": PAGE})
         yield from answer.json()
         while following := answer.links.get("next"):
-            answer = self.ask("GET", str(httpx.URL(self._url + "/").join(following["url"])))
+            answer = self.ask("GET", urljoin(self._url + "/", following["url"]))
             yield from answer.json()
 
 
-def _read_problem(answer: httpx.Response) -> str:
+def _read_problem(answer: "httpx.Response") -> str:
     try:
         return str(answer.json()["detail"])
     except (ValueError, KeyError, TypeError):

@@ -1,16 +1,20 @@
 """The progress of a training: a bar on a terminal, one line per epoch in a log file."""
 
 import logging
-
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typing import TYPE_CHECKING
 
 from app.cli.console import err
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 logger = logging.getLogger("digits")
 
 
-def make_bar() -> Progress:
+def make_bar() -> "Progress":
     """A bar that is shown on a terminal only."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     return Progress(
         TextColumn("{task.fields[epoch]}"),
         BarColumn(),
@@ -23,7 +27,7 @@ def make_bar() -> Progress:
     )
 
 
-def add_task(bar: Progress, what: str = "") -> TaskID:
+def add_task(bar: "Progress", what: str = "") -> "TaskID":
     """A line of the bar that shows ``what`` until there is more to show."""
     return bar.add_task("training", total=None, epoch=what, losses="", speed="")
 
@@ -31,7 +35,7 @@ def add_task(bar: Progress, what: str = "") -> TaskID:
 class Display:
     """Shows one training."""
 
-    def __init__(self, bar: Progress) -> None:
+    def __init__(self, bar: "Progress") -> None:
         self._bar = bar
         self._task = add_task(bar)
         self._told = 0  # the last epoch that has a line
