@@ -76,7 +76,7 @@ def draw_learning(runs: Sequence[Run]) -> Figure:
         _draw_lines(losses, run, {"d_loss": f"loss of D ({loss})", "g_loss": f"loss of G ({loss})"})
         losses.set_ylabel(f"loss, {UNITS.get(objective, 'no unit')}")
         _draw_lines(verdicts, run, {"d_real": "D(real), mean of the epoch", "d_fake": "D(fake), mean of the epoch"})
-        verdicts.set_ylabel(_name_verdict(recipe, str(run.history[-1].get("d_output", DOutput.RAW))))
+        verdicts.set_ylabel(_name_verdict(recipe, str(run.history[0].get("d_output", DOutput.RAW))))
     return figure
 
 

@@ -33,7 +33,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.engine import EngineBusyError
-from app.generators import UnknownVersionError
+from app.generators import NotNowError, UnknownVersionError
 from app.rendering import ImpossiblePictureError
 from app.waiting import TooLateError
 from worker.connections import SILENT, explain
@@ -186,6 +186,7 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
         UnprocessableError(str(error), field="scale", bound={"le": error.bound})
     ),
     EngineBusyError: _translate_busy,
+    NotNowError: lambda error: Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)),
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
     ClientDisconnect: _answer_nobody,
     KeyReusedError: lambda error: _translate_http(

@@ -43,6 +43,10 @@ class UnknownVersionError(Exception):
         self.usable = list(usable)
 
 
+class NotNowError(Exception):
+    """The version is there, but could not be loaded just now; try again."""
+
+
 class EntryState(StrEnum):
     """Whether a version can draw."""
 
@@ -106,16 +110,17 @@ class _Snapshot:
     answering: dict[tuple[str, str | None], Entry] = field(default_factory=dict)
 
     @property
-    def wanted(self) -> list[Entry]:
+    def wanted(self) -> set[Key]:
         """The default version and the latest one of each architecture: they stay in memory."""
-        return [entry for (_, name), entry in self.answering.items() if name in (None, LATEST)]
+        named = [entry for (_, name), entry in self.answering.items() if name in (None, LATEST)]
+        return {(entry.arch, entry.version) for entry in named}
 
 
 class Generators:
     """All versions of one model directory, and the shipped ones. Readers need no lock."""
 
     def __init__(self, model_dir: Path, device: torch.device, in_memory: int = IN_MEMORY) -> None:
-        """``in_memory``: so many versions stay loaded, those that were asked for last, and the wanted ones."""
+        """``in_memory``: so many versions stay loaded: the wanted ones and, at least one, those asked for last."""
         self._model_dir = model_dir
         self._device = device
         self._in_memory = in_memory
@@ -187,16 +192,20 @@ class Generators:
 
         Raises:
             UnknownVersionError: there is no such version, or it is rejected.
+            NotNowError: it could not be loaded.
         """
         while True:
             if loaded := self._peek(arch, version):
                 return loaded
-            if version is None or version == LATEST:
+            entry = self._snapshot.answering.get((arch, version))
+            if entry is None and (version is None or version == LATEST):
                 raise UnknownVersionError(f"no version of {arch} is usable", field="arch")
-            entry = self.get_entry(arch, version)
-            if not entry.is_usable:
-                raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
-            self._load_now((entry.arch, entry.version))
+            if entry is None:
+                entry = self.get_entry(arch, version)
+                if not entry.is_usable:
+                    raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
+            if loaded := self._load_now((entry.arch, entry.version)):
+                return loaded  # it may already be dropped for another one
 
     def get_entry(self, arch: str, version: str | None) -> Entry:
         """What is known about a version, usable or not.
@@ -236,22 +245,34 @@ class Generators:
         except Exception:
             logger.exception("cannot read the model directory")
 
-    def _load_now(self, key: Key) -> None:
-        """Load a version that is on the disk, if it is still there."""
+    def _load_now(self, key: Key) -> LoadedVersion | None:
+        """Load a version that is on the disk; None if it is damaged or has gone.
+
+        Raises:
+            NotNowError: it could not be loaded.
+        """
         with self._looking:
             entries = dict(self._snapshot.entries)
-            if key in entries and entries[key].state is EntryState.ON_DISK:
+            if key not in entries:
+                return None
+            if entries[key].state is EntryState.ON_DISK:
                 self._asked[key] = time.monotonic()
                 entries[key] = self._load(entries[key])
                 self._compose(entries)
+            if entries[key].state is EntryState.ON_DISK:
+                raise NotNowError(f"{key[0]} version {key[1]} could not be loaded; try again later")
+            return entries[key].loaded
 
     def _load(self, entry: Entry) -> Entry:
-        """The entry with its version loaded; if that fails, as it was, with the problem."""
+        """The entry with its version loaded, or with the problem; as it was if it cannot be read just now."""
         if entry.manifest is None:
             return entry
         try:
             said, network = versions.read_generator(entry.folder)
             loaded = LoadedVersion(said, Inference(network, said.latent_shape, self._device))
+        except (OSError, MemoryError) as error:
+            logger.warning("cannot load %s version %d now: %s", entry.arch, entry.version, error)
+            return entry
         except Exception as error:  # one bad folder must not hide the others
             return _reject(entry, error)
         logger.info("loaded %s version %d", entry.arch, entry.version)
@@ -259,18 +280,18 @@ class Generators:
 
     def _compose(self, entries: dict[Key, Entry]) -> None:
         """Make the snapshot of these entries: load what is wanted, and drop what is too much."""
-        self._snapshot = _answer(entries)
-        while missing := [entry for entry in self._snapshot.wanted if not entry.loaded]:
-            for entry in missing:
-                entries[entry.arch, entry.version] = self._load(entry)
-            self._snapshot = _answer(entries)
-        wanted = {(entry.arch, entry.version) for entry in self._snapshot.wanted}
-        # One with a problem can not be loaded again.
-        loaded = [key for key, entry in entries.items() if entry.loaded and not entry.problem]
-        spare = sorted(set(loaded) - wanted, key=lambda key: self._asked.get(key, 0.0))
-        for key in spare[: max(0, len(loaded) - self._in_memory)]:
+        tried: set[Key] = set()
+        while missing := _answer(entries).wanted - {key for key, entry in entries.items() if entry.loaded} - tried:
+            tried |= missing
+            for key in missing:
+                entries[key] = self._load(entries[key])
+        wanted = _answer(entries).wanted
+        # One with a problem could not be loaded again.
+        spare = [key for key, entry in entries.items() if entry.loaded and not entry.problem and key not in wanted]
+        spare.sort(key=lambda key: self._asked.get(key, 0.0))
+        for key in spare[: max(0, len(spare) - max(1, self._in_memory - len(wanted)))]:
             entries[key] = replace(entries[key], loaded=None)
-            self._asked.pop(key, None)
+        self._asked = {key: at for key, at in self._asked.items() if key in entries and entries[key].loaded}
         self._snapshot = _answer(entries)
 
 
@@ -284,6 +305,8 @@ def _look(key: Key, folder: Path, before: Entry | None) -> Entry:
     entry = Entry(*key, source, folder, signature, loaded.manifest if loaded else None, loaded, None)
     try:
         return replace(entry, manifest=versions.read_fitting_manifest(folder))
+    except (OSError, MemoryError) as error:
+        return replace(_reject(entry, error), signature=())  # it is read again in the next look
     except Exception as error:
         return _reject(entry, error)
 

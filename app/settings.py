@@ -30,7 +30,7 @@ class ApiSettings(Settings):
 
     model_config = SettingsConfigDict(populate_by_name=True)  # api_processes has two other names
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     api_processes: int | None = Field(  # unset: see processes
         None, ge=1, le=MAX_PROCESSES, validation_alias=AliasChoices(_PROCESSES, _PROCESSES_BEFORE)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 _READ_AND_WRITE = 0o666
 
+# Errors that say nothing of a file: too many open ones, no memory, a network file system that stutters.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+
 
 def read(path: Path, max_bytes: int) -> bytes:
     """The content of a file that has at most ``max_bytes``: more are not read.
@@ -27,6 +30,11 @@ def read(path: Path, max_bytes: int) -> bytes:
     if max(size, len(data)) > max_bytes:
         raise ValueError(f"it has more than {max_bytes} bytes")
     return data
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether reading the same file later may succeed."""
+    return error.errno in _PASSING
 
 
 def write(path: Path, data: bytes) -> None:

@@ -35,19 +35,19 @@ class Origin(BaseModel):
     arch: str
     """The architecture."""
     latent_shape: tuple[int, ...]
-    """Of the latents of one image."""
+    """The shape of the latents of one image."""
     latents: str
-    """Their distribution: a row of models.sampling.LATENTS."""
+    """The distribution of the latents: a row of models.sampling.LATENTS."""
     recipe: dict[str, Any]
     """Every hyperparameter."""
     seed: int
-    """Of weights, shuffling and latents."""
+    """The seed of its weights, its shuffling and its latents."""
     epochs: int
-    """How many are finished."""
+    """How many epochs are finished."""
     dataset: str
     """The file of the training images."""
     dataset_sha256: str
-    """Its SHA-256, uncompressed."""
+    """The SHA-256 of that file, uncompressed."""
     device: str
     """cpu, or the name of the GPU that trained."""
     threads: int
@@ -69,7 +69,7 @@ class Origin(BaseModel):
     floors: dict[str, FiniteFloat] = {}
     """The same metrics of real training images."""
     classifier_sha256: str | None = None
-    """Of the classifier that measured them."""
+    """The SHA-256 of the classifier that measured the metrics."""
 
     @property
     def recipe_name(self) -> str:
@@ -91,7 +91,7 @@ class Manifest(Origin):
     """``manifest.json``: how a version was made, and the sums of its files."""
 
     schema_version: Literal[1] = 1
-    """Of this format."""
+    """The version of this format."""
     version: PositiveInt
     """Its number."""
     files: dict[str, FileSum]
@@ -118,10 +118,13 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         InvalidVersionError: it is missing, damaged, of another schema, or of another folder.
+        OSError: it cannot be read just now.
     """
     try:
         raw = json.loads(files.read(folder / MANIFEST, MAX_MANIFEST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and files.is_passing(error):
+            raise
         raise InvalidVersionError(f"{MANIFEST} cannot be read: {error}") from error
     schema = raw.get("schema_version") if isinstance(raw, dict) else None
     if schema != SCHEMA_VERSION:

@@ -146,6 +146,8 @@ def _read_verified(folder: Path, manifest: Manifest, name: str) -> bytes:
     try:
         data = files.read(folder / name, expected.bytes)
     except OSError as error:
+        if files.is_passing(error):
+            raise
         raise InvalidVersionError(f"{name} cannot be read: {error.strerror}") from error
     except ValueError:
         raise InvalidVersionError(f"{name} has more than {expected.bytes} bytes") from None

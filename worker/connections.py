@@ -6,7 +6,7 @@ not import Celery or torch.
 
 from collections.abc import Mapping
 
-from redis import Redis
+from redis import Redis, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -39,7 +39,13 @@ _PERMANENT: Mapping[str, str] = {
     "without any password configured": _LOGIN,
     "no permission": "its user may not do what is needed: docs/running.md has the rule",
     "db index is out of range": "it has no database with the number in DIGITS_REDIS_URL",
+    "certificate verify failed": "its certificate is not of an authority that is known here: see DIGITS_REDIS_CA",
+    "wrong version number": "it does not speak TLS: use redis:// in DIGITS_REDIS_URL",
+    "protected mode": "it takes no clients of other hosts: give it a password (requirepass)",
+    "unknown command": "it lacks a command: Redis 5 or newer, or a Valkey, is needed",
+    "mentioned in the script": "its user may not do what is needed: docs/running.md has the rule",
     "cluster node": _CLUSTER,
+    "moved ": _CLUSTER,
     "clusterdown": _CLUSTER,
     "hash slot": _CLUSTER,
     "same slot": _CLUSTER,
@@ -48,10 +54,13 @@ _PERMANENT: Mapping[str, str] = {
 _TEMPORARY: Mapping[str, str] = {
     "read only replica": "it is a read-only replica: name its primary in DIGITS_REDIS_URL",
     "noreplicas": "too few of its replicas are connected (min-replicas-to-write)",
-    "used memory": "its memory is full (maxmemory): give it more; jobs that are known go on, and can be canceled",
+    "used memory": "its memory is full (maxmemory): give it more; running jobs go on, waiting ones can be canceled",
     "misconf": "it cannot save to its disk: see its own log",
     "wrong kind of value": "one of its keys digits:… is not one of ours: delete the key",
     "loading the dataset": "it is loading its data",
+    "max number of clients": "it has no connection left (maxclients)",
+    "masterdown": "it is a replica without its primary",
+    "busy running a script": "it is busy",
     "writes are paused": "it answers, but not to changes: writes are paused, or it is too busy",
 }
 
@@ -62,7 +71,7 @@ def explain(error: Exception) -> str:
     for part, meaning in {**_PERMANENT, **_TEMPORARY}.items():
         if part in said:
             return meaning
-    return SILENT
+    return "it refuses: the log has its words" if isinstance(error, ResponseError) else SILENT
 
 
 def is_permanent(error: Exception) -> bool:

@@ -80,8 +80,8 @@ end
 -- Returns a job to the queue, or cancels it if that was requested. A job that may be published already, or
 -- whose finished epochs are to be kept, always returns to the queue: only a worker can do that.
 local function release(id, woken)
-  local cancel_requested, publishing, keep = get(id, 'cancel_requested', 'publishing', 'keep')
-  if cancel_requested and not publishing and not keep then finish(id, 'canceled') else enqueue(id, woken) end
+  local requested, publishing, keep, finished = get(id, 'cancel_requested', 'publishing', 'keep', 'd_loss')
+  if requested and not publishing and not (keep and finished) then finish(id, 'canceled') else enqueue(id, woken) end
 end
 
 -- The worker of a running job is gone.

@@ -14,6 +14,7 @@ changes with an older token are refused. Must not import torch: the API and the 
 process use this module.
 """
 
+import contextlib
 import hashlib
 import logging
 import uuid
@@ -144,7 +145,7 @@ class Job(BaseModel):
     resumes: int = 0
     """How often a run went on from a saved state."""
     cancel_requested: bool = False
-    """It is to stop."""
+    """Somebody has canceled it: it stops soon."""
     keep: bool = False
     """When it stops, its finished epochs are published."""
     epoch: int | None = None
@@ -284,7 +285,9 @@ class JobStore:
         if before not in ("", fingerprint):
             raise KeyReusedError
         job = _parse_job(record)
-        return self.get(job.id) or job, not before
+        with contextlib.suppress(RedisError):  # the job is recorded, whether its place is known or not
+            job = self.get(job.id) or job
+        return job, not before
 
     def get(self, job_id: str) -> Job | None:
         """The job with this id, with its place in the queue, or None."""

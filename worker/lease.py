@@ -45,7 +45,7 @@ class Lease:
 
     def __init__(self, store: JobStore, claim: Claim, stopping: Callable[[], bool]) -> None:
         self.job = claim.job
-        self.standing = Standing.HELD
+        self.standing = Standing.KEEP if claim.job.keep else Standing.HELD
         self.may_be_published = claim.may_be_published  # by an earlier run, or by this one
         self._publishing = False  # if True, a cancellation comes too late
         self._store, self._claim, self._stopping = store, claim, stopping

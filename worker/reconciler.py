@@ -46,7 +46,7 @@ class Reconciler:
         at_once = True
         while not self._closed.is_set():
             try:
-                if self._worker:
+                if self._worker and not self._closed.is_set():
                     self._store.note_worker(self._worker)
                 for job_id in self._store.reconcile(self._publisher.count_waiting(), at_once=at_once):
                     logger.info("job %s is queued, but its wake-up is missing: sending one", job_id)

@@ -4,6 +4,8 @@ They differ in more than one would think: kombu takes no database from ``?db=``,
 is told to.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -11,7 +13,14 @@ FORM = (
     "should be redis://[user:password@]host[:port][/database], or rediss:// for TLS; "
     "in the password, write / as %2F, # as %23, ? as %3F, @ as %40, % as %25"
 )
-TLS_OPTIONS = ("ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+# The options of TLS → what they may be; of a file, None.
+TLS_OPTIONS: Mapping[str, tuple[str, ...] | None] = {
+    "ssl_cert_reqs": ("none", "optional", "required"),
+    "ssl_check_hostname": ("true", "false"),
+    "ssl_ca_certs": None,
+    "ssl_certfile": None,
+    "ssl_keyfile": None,
+}
 
 _CHECKS = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
 
@@ -33,9 +42,15 @@ def normalise(url: str, ca: Path | None = None) -> str:
         raise ValueError(FORM)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     database = _find_database(parts.path.strip("/"), options.pop("db", None))
-    known = TLS_OPTIONS if parts.scheme == "rediss" else ()
-    if not options.keys() <= set(known):
+    known = TLS_OPTIONS if parts.scheme == "rediss" else {}
+    if not options.keys() <= known.keys():
         raise ValueError(f"knows no options but {', '.join(('db', *known))}; {FORM}")
+    for name, value in options.items():
+        allowed = known[name]
+        if allowed and value not in allowed:
+            raise ValueError(f"{name} should be {' or '.join(allowed)}")
+        if not allowed and not Path(value).is_file():
+            raise ValueError(f"{name} should name a file")
     if parts.scheme == "rediss":
         options = {**_CHECKS, **({"ssl_ca_certs": str(ca.absolute())} if ca else {}), **options}
     host = parts.hostname or "localhost"
@@ -47,7 +62,7 @@ def normalise(url: str, ca: Path | None = None) -> str:
 
 def _find_database(path: str, option: str | None) -> int:
     named = {name for name in (path, option) if name}
-    if len(named) > 1 or not all(name.isascii() and name.isdigit() for name in named):
+    if len(named) > 1 or not all(re.fullmatch("[0-9]{1,9}", name) for name in named):
         raise ValueError(f"should name one database, by its number; it {FORM}")
     return int(named.pop()) if named else 0
 

@@ -14,7 +14,7 @@ MAX_TRAINING_THREADS = 256
 
 PREFIX = "DIGITS_"
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"  # of every process
+LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"  # of every process
 
 _ROOT = Path(__file__).parents[1]  # the checkout, or site-packages
 

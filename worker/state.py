@@ -87,7 +87,9 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
         "sums": position.sums,
         "seconds": position.clock.seconds,
         "epoch_seconds": position.clock.epoch_seconds,
-        "history": [asdict(epoch) for epoch in position.history],
+        # d_output apart: an earlier release knows no such field of an epoch.
+        "history": [{k: v for k, v in asdict(epoch).items() if k != "d_output"} for epoch in position.history],
+        "d_outputs": [str(epoch.d_output) for epoch in position.history],
         "samples": position.samples,
         "stateful": [part.state_dict() for part in _list_stateful(networks, schedules)],
         "random": torch.get_rng_state(),
@@ -106,7 +108,10 @@ def restore_state(state: State, networks: Networks, schedules: Schedules, positi
     position.number = state["number"]
     position.order = state["order"].to(device) if len(state["order"]) else None
     position.sums.copy_(state["sums"])
-    position.history = [Epoch(**epoch) for epoch in state["history"]]
+    outputs = state.get("d_outputs", [DOutput.RAW.value] * len(state["history"]))  # earlier releases lack them
+    position.history = [
+        Epoch(**epoch, d_output=output) for epoch, output in zip(state["history"], outputs, strict=True)
+    ]
     position.samples = list(state["samples"])
     for part, saved in zip(_list_stateful(networks, schedules), state["stateful"], strict=True):
         part.load_state_dict(saved)

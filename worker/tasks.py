@@ -125,8 +125,6 @@ def _stop_children(**_: Any) -> None:
     """In the parent: Celery would wait for the training to end, so tell the child to stop."""
     _told_to_end.set()
     logger.info("ending: a job that runs saves its state and returns to the queue")
-    if _reconciler:
-        _reconciler.close()
 
     def send(number: int) -> None:
         for child in billiard.active_children():
@@ -136,6 +134,8 @@ def _stop_children(**_: Any) -> None:
     last_resort = threading.Timer(DRAIN_SECONDS, send, [signal.SIGKILL])
     last_resort.daemon = True
     last_resort.start()
+    if _reconciler:
+        _reconciler.close()
 
 
 @signals.task_failure.connect

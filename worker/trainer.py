@@ -93,9 +93,11 @@ class Trainer:
         """How many threads torch uses: another number could change the last bits of the weights. None: any."""
         if self._device.type == "cuda":
             return None
-        if resume and "threads" in resume:  # states of earlier releases lack it
-            return min(int(resume["threads"]), count_cores())
-        found = self._threads or threads.choose(self.recipe, self._images)
+        if resume:  # a state of an earlier release does not say it: then it was torch's own number
+            found = int(resume.get("threads", torch.get_num_threads()))
+        else:
+            found = self._threads or threads.choose(self.recipe, self._images)
+        found = min(found, count_cores())
         logger.info("the training uses %d of %d cores", found, count_cores())
         return found
 
@@ -133,7 +135,8 @@ class Trainer:
             wall_seconds=round(last.seconds, 1),
             created_at=datetime.now(UTC),
             command=(
-                f"digits train --arch {arch.name} --recipe {recipe.name} --epochs {recipe.epochs} --seed {self.seed}"
+                (f"DIGITS_TRAINING_THREADS={self._threads} " if self._threads else "")
+                + f"digits train --arch {arch.name} --recipe {recipe.name} --epochs {recipe.epochs} --seed {self.seed}"
             ),
             job=job,
             metrics=dict(metrics),

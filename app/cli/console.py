@@ -9,9 +9,17 @@ from rich.text import Text
 from models import seeds
 from worker.recipes import ArchName
 
+
+class _Patient(Console):
+    """A console whose reader may go: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 # Without markup: a [part] of a name or an error is no style.
 out = Console(markup=False, highlight=False)
-err = Console(stderr=True, markup=False, highlight=False)
+err = _Patient(stderr=True, markup=False, highlight=False)
 
 ArchOption = Annotated[ArchName, typer.Option(help="The architecture.")]
 VersionOption = Annotated[str | None, typer.Option(help="A number, or latest. Default: the best.")]

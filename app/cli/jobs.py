@@ -1,6 +1,7 @@
 """``digits jobs``, ``digits follow`` and ``digits cancel``: the jobs of a service, on this machine or another one."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -22,6 +23,14 @@ commands = typer.Typer()
 ANSWER_SECONDS = 10.0
 LOOK_SECONDS = 0.5  # between two looks at a job
 PAGE = 1_000  # jobs of a request
+
+# Statuses of a service that may soon answer again: it starts, or a proxy waits for it.
+_PASSING = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 
 UrlOption = Annotated[
     str | None,
@@ -60,13 +69,13 @@ def follow(job_id: Annotated[str, typer.Argument(metavar="ID")], url: UrlOption 
     The exit status is 0 if the job has succeeded.
     """
     service = _Service(url)
-    job = service.get_job(job_id)
+    job = service.ask("GET", f"/jobs/{job_id}").json()
     with make_bar() as bar:
         display = Display(bar)
         while job["ended_at"] is None and job["state"] != JobState.UNREADABLE:
             _show(display, job)
             time.sleep(LOOK_SECONDS)
-            job = service.get_job(job_id, on_trouble=display.wait)
+            job = service.look_again(job, display.wait)
         _show(display, job)
     made = f", made {job['arch']} version {job['version']}" if job["version"] else ""
     out.print(f"{job['state']}{made}{': ' + job['error'] if job['error'] else ''}", soft_wrap=True)
@@ -85,15 +94,15 @@ def cancel(
     service = _Service(url)
     if (job_id is None) is not all_queued:
         fail("name one job, or --all-queued", code=2)
-    chosen = {"keep": keep}
     if job_id:
-        job = service.ask("DELETE", f"/jobs/{job_id}", params=chosen).json()
-        out.print("canceled" if job["ended_at"] else "it will stop after its current step", soft_wrap=True)
+        job = service.ask("DELETE", f"/jobs/{job_id}", params={"keep": keep}).json()
+        soon = "it will stop soon, and its finished epochs will be published" if job["keep"] else "it will stop soon"
+        out.print("canceled" if job["ended_at"] else soon)
         return
-    waiting = list(service.list_queued())
-    for job in waiting:
-        service.ask("DELETE", f"/jobs/{job['id']}", params=chosen, but=(409,))  # it may have ended meanwhile
-    out.print(f"canceled {len(waiting)} jobs")
+    ends = [service.cancel_if_possible(job["id"], keep) for job in list(service.list_queued())]
+    out.print(f"canceled {ends.count(True)} jobs")
+    if others := ends.count(False):
+        out.print(f"{others} more run by now, or wait for a worker that publishes their finished epochs")
 
 
 class _Service:
@@ -104,8 +113,9 @@ class _Service:
 
         from app.processes.serving import make_url
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
         self._url = (url or make_url(ApiSettings())).rstrip("/")
-        self._client = httpx.Client(timeout=ANSWER_SECONDS)
+        self._client = httpx.Client(timeout=ANSWER_SECONDS, follow_redirects=True)
 
     def ask(self, method: str, path: str, *, but: tuple[int, ...] = (), **options: Any) -> "httpx.Response":
         """The answer to a request; ``but`` are statuses that are no failure here."""
@@ -115,25 +125,33 @@ class _Service:
             answer = self._client.request(method, path if "://" in path else self._url + path, **options)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             fail(f"no answer from {self._url} ({error}): start the service with `digits up`, or name it in --url")
-        if answer.is_error and answer.status_code not in but:
-            fail(_read_problem(answer))
+        problem = _find_problem(answer)
+        if problem and answer.status_code not in but:
+            fail(problem)
         return answer
 
-    def get_job(self, job_id: str, on_trouble: Callable[[str], None] | None = None) -> dict[str, Any]:
-        """A job. With ``on_trouble``, wait for a service that does not answer for a while, and tell it."""
+    def look_again(self, job: Mapping[str, Any], on_trouble: Callable[[str], None]) -> Mapping[str, Any]:
+        """The job as it is now. While the service does not answer, as it was; ``on_trouble`` gets the reason."""
         import httpx
 
-        while on_trouble:
-            try:
-                answer = self._client.get(f"{self._url}/jobs/{job_id}")
-                if answer.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
-                    break
-                on_trouble(_read_problem(answer))
-            except httpx.TransportError as error:
-                on_trouble(f"no answer ({error})")
-            time.sleep(LOOK_SECONDS)
-        found: dict[str, Any] = self.ask("GET", f"/jobs/{job_id}").json()
+        try:
+            answer = self._client.get(f"{self._url}/jobs/{job['id']}")
+        except httpx.TransportError as error:
+            on_trouble(f"no answer ({error})")
+            return job
+        problem = _find_problem(answer)
+        if problem and answer.status_code not in _PASSING:
+            fail(problem)
+        if problem:
+            on_trouble(problem)
+            return job
+        found: dict[str, Any] = answer.json()
         return found
+
+    def cancel_if_possible(self, job_id: str, keep: bool) -> bool | None:
+        """Whether it is canceled now; None if it has ended otherwise."""
+        answer = self.ask("DELETE", f"/jobs/{job_id}", params={"keep": keep}, but=(HTTPStatus.CONFLICT,))
+        return None if answer.is_error else answer.json()["ended_at"] is not None
 
     def list_queued(self) -> Iterator[Mapping[str, Any]]:
         """Every queued job, page by page."""
@@ -144,15 +162,19 @@ class _Service:
             yield from answer.json()
 
 
-def _read_problem(answer: "httpx.Response") -> str:
+def _find_problem(answer: "httpx.Response") -> str | None:
+    """What is wrong with an answer; None if it is one of this service, and good."""
     try:
-        return str(answer.json()["detail"])
+        content = answer.json()
+        if answer.is_success:
+            return None
+        return str(content["detail"])
     except (ValueError, KeyError, TypeError):
         return f"{answer.url} answers {answer.status_code}: is it this service?"
 
 
 def _show(display: Display, job: Mapping[str, Any]) -> None:
-    if job["steps"] is None:
+    if job["steps"] is None or job["state"] == JobState.QUEUED:
         place = f", place {job['queue_position']}" if job["queue_position"] else ""
         display.wait(f"{job['state']}{place}{'; no worker is alive' if job['workers'] == 0 else ''}")
         return

@@ -39,9 +39,13 @@ class Display:
         self._bar = bar
         self._task = add_task(bar)
         self._told = 0  # the last epoch that has a line
+        self._waiting = ""  # the last reason
 
     def wait(self, what: str) -> None:
-        """Show why there is no progress yet."""
+        """Show why there is no progress."""
+        if what != self._waiting and not err.is_terminal:
+            logger.info("%s", what)
+        self._waiting = what
         self._bar.update(self._task, epoch=what)
 
     def show(

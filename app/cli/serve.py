@@ -70,4 +70,4 @@ def worker() -> None:
 
 def _make_settings(**told: str | int | None) -> ApiSettings:
     """The settings of the environment, but for those that the command line names."""
-    return ApiSettings().model_copy(update={name: value for name, value in told.items() if value is not None})
+    return ApiSettings(**{name: value for name, value in told.items() if value is not None})  # type: ignore[arg-type]

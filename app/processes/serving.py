@@ -34,7 +34,7 @@ READ_SECONDS = 60  # that a client may read nothing of its answer before its con
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # the address to ask if the service listens on all
 
-_ALIKE = ("app.generators", "app.events", "models.inference", "worker.reconciler")  # only one process logs these
+_ALIKE = ("app.generators", "worker.reconciler")  # what all processes see alike, only one of them logs
 
 _NO_ADDRESS = "this machine has no such address: set DIGITS_HOST"
 _MEANINGS = {
@@ -185,7 +185,7 @@ if __name__ == "__main__":
     is_first = sys.argv[1] == "1"
     if not is_first:
         for name in _ALIKE:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+            logging.getLogger(name).setLevel(logging.WARNING)
     try:
         run(ApiSettings(), shared=True, announces=is_first)
     except (AddressError, UnavailableDeviceError) as error:

@@ -72,7 +72,7 @@ class DirectRoute(APIRoute):
 
         async def call(scope: Scope, receive: Receive, send: Send) -> None:
             request = Request(scope, receive)
-            if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+            if request.headers.get("content-length", "0").strip("0") or "transfer-encoding" in request.headers:
                 detail = f"parameters go into the query, as {path}?arch=wgan&n=16; send no body"
                 raise UnprocessableError(detail, field="body")
             response = await endpoint(parse(scope["query_string"]), request, join_lines(request, "accept") or "*/*")

@@ -141,6 +141,8 @@ async def cancel_job(
     job = _require_known(await queue.ask(partial(queue.jobs.cancel, keep=query.keep), job_id), job_id)
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
         raise ConflictError(f"the job has {job.state.value} already")
+    if query.keep and not job.keep and job.ended_at is None:
+        raise ConflictError("the job was canceled before, without keep: its epochs are lost")
     if job.state is not JobState.CANCELED:
         response.status_code = status.HTTP_202_ACCEPTED
     return job

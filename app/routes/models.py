@@ -1,4 +1,4 @@
-"""``/models``: what is loaded, from where, and what was rejected and why."""
+"""``/models``: which versions there are, from where, and what was rejected and why."""
 
 from datetime import datetime
 
@@ -25,7 +25,7 @@ class Version(BaseModel):
     version: int
     """Its number, from 1."""
     state: EntryState
-    """Whether it can draw: loaded, on_disk (it is loaded when asked for) or rejected."""
+    """Whether it can draw: loaded, on_disk (it is loaded when it is asked for) or rejected."""
     reason: str | None = None
     """Why it is rejected, or what happened to its files after it was loaded."""
     source: Source
@@ -66,7 +66,7 @@ async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
 
 @router.get("/{arch}/{version}", responses=describe_problems(404))
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
-    """One version with its manifest; ``latest`` is the newest one that is loaded."""
+    """One version with its manifest; ``latest`` is the newest one that can draw."""
     _require_arch(arch)
     entry = await generators.find_entry(arch, version)
     return VersionDetail.model_validate({**_list_facts(entry), "manifest": entry.manifest})

@@ -1,13 +1,15 @@
 """``digits jobs``, ``follow`` and ``cancel`` against a running API; the test is the worker."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
+from app.processes.valkey import find_free_port
 from tests.app.test_cli import digits
-from tests.processes import eventually, running
+from tests.processes import eventually, running, running_api
 from worker.jobs import Claim, JobState, JobStore, TrainRequest
 
 
@@ -70,6 +72,32 @@ def test_a_log_file_gets_a_line_per_epoch(api: httpx.Client, store: JobStore, tm
         store.finish(held, JobState.SUCCEEDED, version=7)
         assert process.popen.wait(30) == 0
         assert process.output.count("epoch 1/2") == process.output.count("epoch 2/2") == 1
+        assert "HTTP" not in process.output
+
+
+def test_follow_outlives_a_service_that_starts_again(store: JobStore, valkey_url: str, tmp_path: Path) -> None:
+    job_id = create(store)
+    port = str(find_free_port())
+    environment = {"DIGITS_PORT": port, "DIGITS_REDIS_URL": valkey_url, "DIGITS_MODEL_DIR": str(tmp_path / "models")}
+    with ExitStack() as first:
+        first.enter_context(running_api(tmp_path, **environment))
+        with running(tmp_path, "follow", job_id, **environment) as process:
+            eventually(lambda: "place 1" in process.output, "it follows")
+            first.close()
+            eventually(lambda: "no answer" in process.output, "it waits")
+            assert process.popen.poll() is None
+            with running_api(tmp_path, **environment):
+                store.finish(claim(store, job_id), JobState.SUCCEEDED, version=7)
+                assert process.popen.wait(60) == 0
+
+
+def test_a_job_that_went_back_to_the_queue_waits_again(api: httpx.Client, store: JobStore, tmp_path: Path) -> None:
+    job_id = create(store)
+    held = claim(store, job_id)
+    store.report(held, {"epoch": 1, "step": 9, "steps": 9, "d_loss": 1, "g_loss": 1})
+    with running(tmp_path, "follow", job_id, DIGITS_URL=str(api.base_url)) as process:
+        store.give_back(held)
+        eventually(lambda: "queued, place 1; no worker is alive" in process.output, "it waits")
 
 
 def test_cancel_one_and_all_that_wait(api: httpx.Client, store: JobStore, tmp_path: Path) -> None:
@@ -77,10 +105,19 @@ def test_cancel_one_and_all_that_wait(api: httpx.Client, store: JobStore, tmp_pa
     url = ("--url", str(api.base_url))
     assert "canceled" in digits(tmp_path, "cancel", one, *url).stdout
     held = claim(store, others[0])
-    assert "will stop" in digits(tmp_path, "cancel", others[0], "--keep", *url).stdout
+    store.report(held, {"epoch": 2, "d_loss": 1})
+    assert "finished epochs will be published" in digits(tmp_path, "cancel", others[0], "--keep", *url).stdout
     assert store.report(held) == "keep"
-    assert "canceled 2 jobs" in digits(tmp_path, "cancel", "--all-queued", *url).stdout
-    assert [job.state for job in store.list_newest(9)] == ["canceled", "canceled", "running", "canceled"]
+    begun = create(store)
+    again = claim(store, begun)
+    store.report(again, {"epoch": 2, "d_loss": 1})
+    store.give_back(again)  # it waits, with a finished epoch
+    told = digits(tmp_path, "cancel", "--all-queued", "--keep", *url).stdout
+    assert "canceled 2 jobs" in told
+    assert "1 more" in told
+    states = [job.state for job in store.list_newest(9)]
+    assert states == ["queued", "canceled", "canceled", "running", "canceled"]
+    assert "canceled 1 jobs" in digits(tmp_path, "cancel", "--all-queued", *url).stdout
 
 
 def test_more_jobs_than_a_page_has_are_canceled(api: httpx.Client, store: JobStore, tmp_path: Path) -> None:

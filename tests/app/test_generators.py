@@ -1,3 +1,5 @@
+import errno
+import itertools
 import os
 import resource
 import shutil
@@ -8,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from app.generators import Entry, Generators, Source, UnknownVersionError
-from models import classifier, versions
+from app.generators import Entry, Generators, NotNowError, Source, UnknownVersionError
+from models import classifier, files, versions
 from models.manifest import GENERATOR, MANIFEST
-from tests.processes import eventually
+from tests.processes import eventually, run_in_threads
 from tests.versions import publish
 
 BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than all shipped versions
@@ -236,3 +238,74 @@ def test_one_whose_files_were_damaged_later_is_never_dropped(tmp_path: Path) -> 
         found.get("dcgan", str(number))
     assert found.get("dcgan", str(kept))
     assert "truncated" in (entry(found, kept).problem or "")
+
+
+@pytest.mark.parametrize("in_memory", [1, 3, 4])
+def test_every_version_draws_however_few_are_in_memory(tmp_path: Path, in_memory: int) -> None:
+    """One beside the wanted ones has a place in any case."""
+    numbers = [publish(tmp_path, weights_seed=number).version for number in range(4)]
+    found = Generators(tmp_path, torch.device("cpu"), in_memory)
+    found.refresh()
+    for number in numbers * 2:
+        assert found.get("dcgan", str(number)).manifest.version == number
+        assert count_loaded(found) <= 5
+
+
+def test_two_who_ask_for_two_versions_in_turn_are_both_served(tmp_path: Path) -> None:
+    first, second, _ = (publish(tmp_path, weights_seed=number).version for number in range(3))
+    found = Generators(tmp_path, torch.device("cpu"), in_memory=1)
+    found.refresh()
+    asked = itertools.cycle([first, second])
+
+    def ask() -> None:
+        for _ in range(20):
+            number = next(asked)
+            assert found.get("dcgan", str(number)).manifest.version == number
+
+    run_in_threads(ask, 4)
+
+
+def test_the_default_is_never_missing_while_others_come_and_go(tmp_path: Path) -> None:
+    found = Generators(tmp_path, torch.device("cpu"), in_memory=1)
+    found.refresh()
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                found.get("dcgan")
+            except Exception as error:
+                failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for number in range(5):
+        versions_now = [publish(tmp_path, **BEST, weights_seed=number).version for _ in range(3)]
+        found.refresh()
+        for version in versions_now:
+            shutil.rmtree(tmp_path / "dcgan" / str(version))
+        found.refresh()
+    done.set()
+    asking.join()
+    assert failed == []
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_an_error_that_passes_rejects_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    old, *_ = (publish(tmp_path).version for _ in range(3))
+    found = Generators(tmp_path, torch.device("cpu"), in_memory=1)
+    found.refresh()
+
+    def fail(path: Path, max_bytes: int) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(files, "read", fail)
+        new = publish(tmp_path).version
+        found.refresh()
+        with pytest.raises(NotNowError, match="try again later"):
+            found.get("dcgan", str(old))
+    assert found.get("dcgan", str(old))
+    found.refresh()
+    assert found.get("dcgan", str(new)).manifest.version == new

@@ -54,6 +54,15 @@ def test_a_running_job_is_asked_to_stop(api: httpx.Client, store: JobStore) -> N
     assert (answer.status_code, answer.json()["state"], answer.json()["cancel_requested"]) == (202, "running", True)
 
 
+def test_to_keep_cannot_be_asked_for_later(api: httpx.Client, store: JobStore) -> None:
+    job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
+    claim = store.claim(job_id, "worker")
+    assert claim is not None
+    assert api.delete(f"/jobs/{job_id}").status_code == 202
+    answer = api.delete(f"/jobs/{job_id}", params={"keep": True})
+    assert (answer.status_code, "without keep" in answer.json()["detail"]) == (409, True)
+
+
 def test_an_ended_job_cannot_be_canceled(api: httpx.Client, store: JobStore) -> None:
     job_id = api.post("/train", json={"arch": "wgan"}).json()["id"]
     claim = store.claim(job_id, "worker")

@@ -11,6 +11,7 @@ import pytest
 from app.processes import valkey
 from tests.processes import Process, eventually, running_api
 from tests.system.hosts import Hosts, running_hosts
+from tests.system.test_worker import break_disk
 from worker.broker import Publisher
 from worker.jobs import JobState, JobStore, TrainRequest
 
@@ -59,6 +60,14 @@ def test_a_refusal_is_told(hosts: Hosts, api: httpx.Client, said: str) -> None:
     finally:
         end(hosts.redis)
     eventually(lambda: api.get("/readyz").json()["redis"] == "ok", "it is over")
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    with running_hosts(tmp_path, "quick,few") as hosts:
+        api = hosts.api()
+        break_disk(hosts)
+        answer = api.post("/train", json={"arch": "vanilla"})
+        assert (answer.status_code, "cannot save to its disk" in answer.json()["detail"]) == (503, True), answer.text
 
 
 def test_only_new_jobs_need_memory(hosts: Hosts, api: httpx.Client) -> None:

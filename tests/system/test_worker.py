@@ -1,6 +1,7 @@
 """A worker that has no job, while Redis or its queue are not as they should be."""
 
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,14 @@ def make_wrong_type(hosts: Hosts) -> None:
     hosts.redis.set(QUEUE, "no list")
 
 
+def break_disk(hosts: Hosts) -> None:
+    """The folder of the server has gone, so that it cannot save."""
+    shutil.rmtree(hosts.folder / "valkey")
+    hosts.redis.config_set("save", "3600 1")
+    hosts.redis.bgsave()
+    eventually(lambda: hosts.redis.info("persistence")["rdb_last_bgsave_status"] == "err", "it cannot save")
+
+
 # What happens → what makes it happen, what ends it.
 CAUSES: dict[str, tuple[Callable[[Hosts], object], Callable[[Hosts], object]]] = {
     "UNBLOCKED": (unblock, lambda hosts: None),
@@ -49,6 +58,7 @@ CAUSES: dict[str, tuple[Callable[[Hosts], object], Callable[[Hosts], object]]] =
         lambda hosts: hosts.redis.config_set("min-replicas-to-write", 1),
         lambda hosts: hosts.redis.config_set("min-replicas-to-write", 0),
     ),
+    "unable to persist": (break_disk, lambda hosts: hosts.redis.config_set("stop-writes-on-bgsave-error", "no")),
     "wrong kind of value": (make_wrong_type, lambda hosts: hosts.redis.delete(QUEUE)),
     "'not json'": (lambda hosts: hosts.redis.lpush(QUEUE, "not json"), lambda hosts: None),
     "properties": (lambda hosts: hosts.redis.lpush(QUEUE, '{"a": 1}'), lambda hosts: None),

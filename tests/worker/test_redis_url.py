@@ -1,9 +1,14 @@
 """URLs of Redis: both clients understand the same, or it is refused without a word of it."""
 
+from pathlib import Path
+from urllib.parse import parse_qsl
+
 import pytest
 from kombu.connection import Connection
-from redis import ConnectionPool
+from redis import ConnectionPool, ResponseError
+from redis.exceptions import ConnectionError
 
+from worker.connections import explain
 from worker.redis_url import TLS_OPTIONS, normalise
 
 
@@ -69,8 +74,31 @@ def test_what_would_break_later_is_refused_without_a_word_of_it(url: str) -> Non
     assert "sesame" not in str(refused.value)
 
 
-def test_tls_is_checked_unless_the_url_says_otherwise() -> None:
+def test_tls_is_checked_unless_the_url_says_otherwise(tmp_path: Path) -> None:
     assert "ssl_cert_reqs=required&ssl_check_hostname=true" in normalise("rediss://host")
     assert "ssl_cert_reqs=none" in normalise("rediss://host?ssl_cert_reqs=none")
-    known = "&".join(f"{name}=x" for name in TLS_OPTIONS)
-    assert all(f"{name}=x" in normalise(f"rediss://host?{known}") for name in TLS_OPTIONS)
+    (tmp_path / "file").touch()
+    for name, allowed in TLS_OPTIONS.items():
+        for value in allowed or (str(tmp_path / "file"),):
+            assert dict(parse_qsl(normalise(f"rediss://host?{name}={value}").partition("?")[2]))[name] == value
+
+
+@pytest.mark.parametrize("option", ["ssl_cert_reqs=CERT_NONE", "ssl_check_hostname=1", "ssl_ca_certs=/nowhere"])
+def test_an_option_of_tls_that_would_break_later_is_named(option: str) -> None:
+    with pytest.raises(ValueError, match=option.partition("=")[0]):
+        normalise(f"rediss://host?{option}")
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (ConnectionError("Error 111 connecting to localhost:6379. Connection refused."), "does not answer"),
+        (ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed"), "DIGITS_REDIS_CA"),
+        (ConnectionError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), "does not speak TLS"),
+        (ConnectionError("max number of clients reached"), "maxclients"),
+        (ResponseError("MOVED 3999 127.0.0.1:6381"), "is a cluster"),
+        (ResponseError("something that nobody has seen yet"), "the log has its words"),
+    ],
+)
+def test_an_error_is_explained(error: Exception, meaning: str) -> None:
+    assert meaning in explain(error)

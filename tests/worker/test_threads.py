@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,22 @@ def test_measuring_changes_neither_random_state_nor_threads(monkeypatch: pytest.
     assert threads._measure_speed(RECIPES["tuned"][arch], images, 2) > 0
     assert torch.rand(1).equal(expected)
     assert torch.get_num_threads() == before
+
+
+def test_more_threads_than_cores_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU that would be slow without end. It is the same when the run goes on."""
+    trainer = make_trainer(tmp_path, monkeypatch, 200)
+    states: list[State] = []
+    arguments: Any = {"on_progress": lambda progress: None, "should_stop": lambda: True, "measure_every": None}
+    trainer.train(**arguments, on_state=states.append)
+    assert states[0]["threads"] == count_cores()
+
+
+def test_a_state_of_an_earlier_release_goes_on_with_torchs_own_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path, monkeypatch, 2)
+    assert trainer._find_threads({"seed": 1}) == torch.get_num_threads()
 
 
 def make_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None) -> Trainer:

@@ -309,3 +309,15 @@ def test_bfloat16_changes_the_rounding_of_a_run_and_nothing_else(
     assert exact.history[0].d_loss != rounded.history[0].d_loss
     assert rounded.history[0].d_loss == pytest.approx(exact.history[0].d_loss, rel=0.05)
     assert rounded.history[0].g_loss == pytest.approx(exact.history[0].g_loss, rel=0.05)
+
+
+def test_an_earlier_release_can_go_on_from_a_state_and_its_states_can_be_read(images: torch.Tensor) -> None:
+    """It knows no d_output of an epoch."""
+    recipe = short("tuned", "vanilla", 3)
+    found: list[State] = []
+    run(recipe, images[:48], on_state=found.append)
+    state = found[0]
+    assert all("d_output" not in epoch for epoch in state["history"])
+    del state["d_outputs"], state["threads"]  # as an earlier release writes it
+    again = run(recipe, images[:48], resume=state)
+    assert [epoch.d_output for epoch in again.history] == ["raw", "probability", "probability"]
