@@ -112,8 +112,8 @@ def running(folder: Path, *arguments: str, module: str = "app", **environment: s
 @contextmanager
 def running_api(folder: Path, module: str = "app", **environment: str) -> Iterator[httpx.Client]:
     """Run ``digits serve`` on a free port, in one process unless told otherwise; yield a client for it."""
-    port = find_free_port()
-    environment = {"DIGITS_API_PROCESSES": "1", "DIGITS_PORT": str(port), **environment}
+    port = environment.setdefault("DIGITS_PORT", str(find_free_port()))
+    environment.setdefault("DIGITS_API_PROCESSES", "1")
     with (
         running(folder, "serve", module=module, **environment) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client,
