@@ -39,7 +39,7 @@ _PERMANENT: Mapping[str, str] = {
     "without any password configured": _LOGIN,
     "no permission": "its user may not do what is needed: docs/running.md has the rule",
     "db index is out of range": "it has no database with the number in DIGITS_REDIS_URL",
-    "certificate verify failed": "its certificate is not of an authority that is known here, or of another name: see DIGITS_REDIS_CA",
+    "certificate verify failed": "its certificate is of an unknown authority or of another name: see DIGITS_REDIS_CA",
     "wrong version number": "it does not speak TLS: use redis:// in DIGITS_REDIS_URL",
     "protected mode": "it takes no clients of other hosts: give it a password (requirepass)",
     "unknown command": "it lacks a command: Redis 5 or newer, or a Valkey, is needed",
