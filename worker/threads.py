@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.3  # for the free cores, and for the speed with each number of 
 NEARLY_FREE = 0.2  # of a core, that others may use
 NEARLY_BEST = 0.9  # of the best speed is enough: fewer threads wait less for others
 
-_BLOCK = bytes(2**20)
+_BLOCK = bytes(2**23)  # some milliseconds of work without the lock of Python
 _WARM_UP_STEPS, _LEAST_ROUNDS = 2, 2
 
 
@@ -48,7 +48,7 @@ def count_free_cores(most: int) -> int:
     def work() -> None:
         began, used = time.perf_counter(), time.thread_time()
         while time.perf_counter() - began < LOOK_SECONDS:
-            hashlib.sha256(_BLOCK)  # without Python's lock
+            hashlib.sha256(_BLOCK)
         shares.append((time.thread_time() - used) / (time.perf_counter() - began))
 
     workers = [threading.Thread(target=work) for _ in range(most)]
