@@ -1,7 +1,7 @@
 """How many threads a training on the CPU uses. It is measured when a run begins, and kept for the whole run.
 
 The threads of one operation wait for each other. If another process keeps one of their cores busy, all of them wait
-for that core: dcgan with two threads on two cores then trains 300 times slower than with one. So only free
+for that core: dcgan with two threads on two cores then trains 200 times slower than with one. So only free
 cores count: docs/trials.md.
 """
 
