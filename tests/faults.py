@@ -30,6 +30,7 @@ def run_until(step: int, number: int, call: Callable[..., Any], *arguments: Any)
         try:
             return not process.is_alive() or psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
         except psutil.NoSuchProcess:  # it ended between the two checks
+            process.join()  # until multiprocessing knows it, too
             return True
 
     eventually(halted, "it ends or stops", poll_seconds=0.001)

@@ -79,7 +79,7 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, changes: str = "unmeasured", **others: str) -> Iterator[Service]:
+def running_service(folder: Path, changes: str = "unmeasured") -> Iterator[Service]:
     """Run ``digits up``. A second run in the same folder goes on with the jobs and versions of the first.
 
     ``changes`` are rows of ``tests.system.host.CHANGES``; with none, everything is as users have it.
@@ -91,7 +91,6 @@ def running_service(folder: Path, changes: str = "unmeasured", **others: str) ->
         "DIGITS_STATE_DIR": str(folder / "var"),
         "DIGITS_MODEL_DIR": str(folder / "models"),
         "CHANGES_FOR_TESTS": changes,
-        **others,
     }
     with (
         running(folder, "up", module="tests.system.host" if changes else "app", **environment) as process,

@@ -13,13 +13,15 @@ import pytest
 from app.processes.valkey import find_free_port
 from app.settings import ApiSettings
 from tests.processes import Process, answers, eventually, running, running_api, running_valkey
-from tests.system.conftest import running_service
 
 SECONDS = 60.0
 
-WRONG = {
+OF_WORKERS = {
     "DIGITS_DATA_DIR": ("/nowhere", "/nowhere/train-images-idx3-ubyte.gz is missing"),
     "DIGITS_MODEL_DIR": ("/proc/x", "DIGITS_MODEL_DIR: cannot write to /proc/x"),
+    "DIGITS_DEVICE": ("cuda", "DIGITS_DEVICE=cuda, but"),
+}
+OF_THE_SERVICE = {
     "DIGITS_DEVICE": ("cuda", "DIGITS_DEVICE=cuda, but"),
     "DIGITS_STATE_DIR": ("/proc/x", "DIGITS_STATE_DIR: cannot write to /proc/x"),
     "DIGITS_HOST": ("nohost.invalid", "this machine has no such address: set DIGITS_HOST"),
@@ -34,9 +36,19 @@ def run_up(folder: Path, **environment: str) -> str:
         return process.output
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", OF_WORKERS)
+def test_a_setting_that_cannot_work_ends_a_worker_with_the_reason(tmp_path: Path, name: str) -> None:
+    value, said = OF_WORKERS[name]
+    environment = {"DIGITS_MODEL_DIR": str(tmp_path), "DIGITS_REDIS_URL": "redis://127.0.0.1:1", name: value}
+    with running(tmp_path, "worker", **environment) as worker:
+        assert worker.popen.wait(SECONDS) == 1
+        assert said in worker.output
+        assert "Traceback" not in worker.output
+
+
+@pytest.mark.parametrize("name", OF_THE_SERVICE)
 def test_a_setting_that_cannot_work_ends_the_service_with_the_reason(tmp_path: Path, name: str) -> None:
-    value, said = WRONG[name]
+    value, said = OF_THE_SERVICE[name]
     output = run_up(tmp_path, **{name: value})
     assert said in output
     assert "Traceback" not in output
@@ -46,7 +58,7 @@ def test_a_setting_that_cannot_work_ends_the_service_with_the_reason(tmp_path: P
 
 
 def test_a_fault_of_the_code_ends_the_service_with_the_reason(tmp_path: Path) -> None:
-    """Every child would fail again and again."""
+    """Every child, and every child of a child, would fail again and again."""
     root = Path(__file__).parents[2]
     for package in ("app", "worker", "models"):
         shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("data", "__pycache__"))
@@ -97,15 +109,19 @@ def test_a_redis_that_is_away_is_waited_for(tmp_path: Path) -> None:
         worker.end()
 
 
-def test_closed_standard_streams_harm_nothing(tmp_path: Path) -> None:
-    """A closed stdout made the worker start again and again."""
+def test_neither_closed_streams_nor_a_poor_locale_harm_a_service(tmp_path: Path) -> None:
+    """A closed stdout made the worker start again and again, a path with other letters ended ``up``."""
     port = find_free_port()
+    folder = tmp_path / "größe"
+    folder.mkdir()
     environment = {
         **os.environ,
         "DIGITS_PORT": str(port),
-        "DIGITS_STATE_DIR": str(tmp_path),
+        "DIGITS_STATE_DIR": str(folder),
+        "DIGITS_MODEL_DIR": str(folder / "models"),
         "DIGITS_API_PROCESSES": "1",
         "CHANGES_FOR_TESTS": "few,unmeasured",
+        **{"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     }
     command = f"exec {sys.executable} -m tests.system.host up <&- >&- 2>&-"
     process = subprocess.Popen(["sh", "-c", command], env=environment, stderr=subprocess.DEVNULL)
@@ -129,16 +145,6 @@ def test_without_shared_memory_the_service_ends_with_the_reason(tmp_path: Path) 
         env=environment, capture_output=True, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert (ended.returncode, "/dev/shm must be writable" in ended.stderr) == (1, True), ended.stderr
-
-
-def test_a_locale_without_the_letters_of_a_path_harms_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "größe"
-    folder.mkdir()
-    locale = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    with running_service(folder, "few,unmeasured", **locale) as service:
-        job_id = service.train(arch="vanilla", recipe="book", epochs=1)
-        assert service.wait_for(job_id, "succeeded")["version"]
-        assert "Traceback" not in service.output
 
 
 def test_a_worker_says_what_it_is_told_and_no_more(tmp_path: Path) -> None:

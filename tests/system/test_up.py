@@ -30,8 +30,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["idle", "training"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "training"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_a_signal_ends_everything_in_order(service: Service, number: int, training: bool) -> None:
     if training:
         job_id = service.train(arch="wgan", recipe="book")  # it has the longest steps
