@@ -124,6 +124,7 @@ def test_a_job_outlives_five_deaths_of_valkey_and_a_new_one_is_taken(hosts: Host
     eventually(lambda: hosts.job(new).started_at, "the new job is taken", 60)
 
 
+@pytest.mark.changes("few")
 @pytest.mark.protection("no wake")
 def test_queued_jobs_run_though_the_broker_was_emptied(hosts: Hosts) -> None:
     ids = [hosts.train(epochs=1) for _ in range(2)]
@@ -187,11 +188,13 @@ def test_a_worker_that_is_told_to_end_hands_its_job_over(hosts: Hosts, undisturb
     assert weights(hosts.versions(job_id)[0]) == undisturbed
 
 
+@pytest.mark.changes("few")
 @pytest.mark.protection("no timeouts")
 def test_while_redis_is_frozen_training_says_so_in_time_and_pictures_are_drawn(hosts: Hosts) -> None:
     without_redis(hosts, lambda: hosts.signal_valkey(signal.SIGSTOP), lambda: hosts.signal_valkey(signal.SIGCONT))
 
 
+@pytest.mark.changes("few")
 def test_while_redis_refuses_training_says_so_in_time_and_pictures_are_drawn(hosts: Hosts) -> None:
     without_redis(hosts, hosts.kill_valkey, hosts.start_valkey)
 
@@ -263,6 +266,7 @@ def test_every_change_of_a_host_finds_what_it_changes() -> None:
     subprocess.run([sys.executable, "-c", "import tests.system.host"], env=environment, check=True)
 
 
+@pytest.mark.changes("few")
 def test_a_full_disk_fails_the_job_with_the_reason_and_leaves_nothing_half_written(hosts: Hosts) -> None:
     hosts.model_dir.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", hosts.model_dir], check=False).returncode:

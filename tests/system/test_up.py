@@ -22,7 +22,7 @@ END_SECONDS = 10.0
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service for tests that leave it as it was."""
-    with running_service(tmp_path_factory.mktemp("up")) as running:
+    with running_service(tmp_path_factory.mktemp("up"), "few,unmeasured") as running:
         yield running
 
 
@@ -123,14 +123,14 @@ def test_valkey_listens_on_loopback_alone_and_keeps_an_append_only_file(shared: 
 
 
 def test_jobs_and_versions_outlive_the_service(tmp_path: Path) -> None:
-    with running_service(tmp_path) as first:
+    with running_service(tmp_path, "few,unmeasured") as first:
         done = first.train(arch="vanilla", recipe="book", epochs=1)
         version = first.wait_for(done, "succeeded")["version"]
-        running_job = first.train(arch="vanilla", recipe="book", epochs=2)
+        running_job = first.train(arch="vanilla", recipe="book", epochs=30)
         waiting_job = first.train(arch="vanilla", recipe="book", epochs=1)
         eventually(lambda: first.job(running_job)["step"], "it trains")
         assert first.job(running_job)["ended_at"] is None
-    with running_service(tmp_path) as second:
+    with running_service(tmp_path, "few,unmeasured") as second:
         assert second.job(done)["version"] == version
         assert second.api.get(f"/models/vanilla/{version}").status_code == 200
         assert second.job(running_job)["lost_leases"] == 0  # it was given back
