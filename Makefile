@@ -17,7 +17,7 @@ help: ## list the commands
 run: $(INSTALLED) ## set everything up and start the service on port 8000
 	$(VENV)/bin/digits up
 
-test: $(INSTALLED) ## set everything up and run every test (five minutes on two cores)
+test: $(INSTALLED) ## set everything up and run every test (six minutes on two cores)
 	$(VENV)/bin/pytest
 
 unprotected: $(INSTALLED) ## run each fault test without the protection that it proves: all must fail
@@ -28,11 +28,13 @@ soak: $(INSTALLED) ## 20 random faults in two workers and a Valkey: every job mu
 
 bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against other servers (an hour; needs wrk)
 	GOMP_SPINCOUNT=10000 $(VENV)/bin/python benchmarks/training.py
+	$(VENV)/bin/python benchmarks/threads.py
 	$(VENV)/bin/python benchmarks/serving/engine.py
 	$(VENV)/bin/python benchmarks/serving/compare.py --peers $(PEERS)
 	$(VENV)/bin/python benchmarks/serving/large.py
 	$(VENV)/bin/python benchmarks/serving/heads.py
 	$(VENV)/bin/python benchmarks/serving/followers.py
+	$(VENV)/bin/python benchmarks/serving/versions.py
 	$(VENV)/bin/python benchmarks/serving/endure.py
 	$(VENV)/bin/python benchmarks/stale.py
 
