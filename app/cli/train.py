@@ -4,6 +4,7 @@
 ``worker.trainer`` and ``worker.training``: see the import rules in pyproject.toml.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -166,7 +167,9 @@ class _StopOnSignal:
             signal.signal(one, handler)
         if number == signal.SIGHUP:
             self._do_without_terminal()
-        err.print("stopping after this step; repeat to quit at once")
+        # No console: the code that the signal has interrupted may hold the lock that a console waits for.
+        with contextlib.suppress(OSError):
+            os.write(sys.stderr.fileno(), b"\nstopping after this step; repeat to quit at once\n")
 
     def __call__(self) -> bool:
         return self.requested

@@ -30,8 +30,9 @@ OF_THE_SERVICE = {
 
 def run_up(folder: Path, **environment: str) -> str:
     """The output of a ``digits up`` that has to end with status 1."""
-    defaults = {"DIGITS_STATE_DIR": str(folder), "DIGITS_PORT": str(find_free_port()), "DIGITS_API_PROCESSES": "1"}
-    with running(folder, "up", **{**defaults, **environment}) as process:
+    defaults = {"DIGITS_STATE_DIR": str(folder), "DIGITS_MODEL_DIR": str(folder / "models")}
+    address = {"DIGITS_PORT": str(find_free_port()), "DIGITS_API_PROCESSES": "1"}
+    with running(folder, "up", **{**defaults, **address, **environment}) as process:
         assert process.popen.wait(SECONDS) == 1, process.output
         return process.output
 
