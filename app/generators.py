@@ -281,18 +281,21 @@ class Generators:
     def _compose(self, entries: dict[Key, Entry]) -> None:
         """Make the snapshot of these entries: load what is wanted, and drop what is too much."""
         tried: set[Key] = set()
-        while missing := _answer(entries).wanted - {key for key, entry in entries.items() if entry.loaded} - tried:
+        snapshot = _answer(entries)
+        while missing := {key for key in snapshot.wanted if not entries[key].loaded} - tried:
             tried |= missing
             for key in missing:
                 entries[key] = self._load(entries[key])
-        wanted = _answer(entries).wanted
+            snapshot = _answer(entries)
+        wanted = snapshot.wanted
         # One with a problem could not be loaded again.
         spare = [key for key, entry in entries.items() if entry.loaded and not entry.problem and key not in wanted]
         spare.sort(key=lambda key: self._asked.get(key, 0.0))
-        for key in spare[: max(0, len(spare) - max(1, self._in_memory - len(wanted)))]:
+        dropped = spare[: max(0, len(spare) - max(1, self._in_memory - len(wanted)))]
+        for key in dropped:
             entries[key] = replace(entries[key], loaded=None)
         self._asked = {key: at for key, at in self._asked.items() if key in entries and entries[key].loaded}
-        self._snapshot = _answer(entries)
+        self._snapshot = _answer(entries) if dropped else snapshot
 
 
 def _look(key: Key, folder: Path, before: Entry | None) -> Entry:

@@ -26,10 +26,10 @@ FIGURES: Mapping[str, Callable[[Sequence[Run]], Figure]] = {
 
 
 def find_runs(model_dir: Path) -> list[Run]:
-    """The run of every version, by architecture, recipe and number. Skips damaged versions."""
+    """The run of every version, by architecture, recipe and number. Skips what cannot be read."""
     runs = []
     for folder in versions.find_folders(model_dir).values():
-        with contextlib.suppress(manifest.InvalidVersionError):
+        with contextlib.suppress(manifest.InvalidVersionError, OSError):
             runs.append(Run(manifest.read_manifest(folder), folder, versions.read_history(folder)))
     order = list(ARCHS)
     return sorted(runs, key=lambda run: (order.index(run.manifest.arch), run.manifest.recipe_name))
@@ -53,8 +53,9 @@ def write_report(runs: Sequence[Run], output: Path) -> list[Path]:
         OSError: the files cannot be written.
     """
     output.mkdir(parents=True, exist_ok=True)
+    shown = choose_shown(runs)
     for name, draw in FIGURES.items():
-        draw(choose_shown(runs)).savefig(output / name)
+        draw(shown).savefig(output / name)
     table = output / "metrics.md"
     table.write_text(make_table(runs))
     return [*(output / name for name in FIGURES), table]

@@ -80,6 +80,7 @@ def read_fitting_manifest(folder: Path) -> Manifest:
 
     Raises:
         InvalidVersionError: it is missing, damaged, or does not fit the architecture.
+        OSError: it cannot be read just now.
     """
     manifest = read_manifest(folder)
     arch = ARCHS[manifest.arch]
@@ -97,6 +98,7 @@ def read_generator(folder: Path) -> tuple[Manifest, nn.Sequential]:
 
     Raises:
         InvalidVersionError: something is missing, damaged, or does not fit the architecture.
+        OSError: a file cannot be read just now.
     """
     manifest = read_fitting_manifest(folder)
     content = {name: _read_verified(folder, manifest, name) for name in FILES}
@@ -117,6 +119,7 @@ def read_samples(folder: Path) -> Tensor:
 
     Raises:
         InvalidVersionError: the version is damaged.
+        OSError: a file cannot be read just now.
     """
     content = _read_verified(folder, read_manifest(folder), SAMPLES)
     try:
@@ -131,6 +134,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
     Raises:
         InvalidVersionError: the version is damaged.
+        OSError: a file cannot be read just now.
     """
     content = _read_verified(folder, read_manifest(folder), HISTORY)
     try:

@@ -13,6 +13,7 @@
 -- digits:idempotency:<key>  hash        id and fingerprint of the request with that key; expires after IDEMPOTENCY
 -- digits:reconciling        string      keeps other reconcilers out until the next pass is due
 -- digits:reconciled         string      the time of the last pass
+-- digits:probe              string      what a try to write leaves, for a minute
 -- digits:quiet              string      while it exists, no lease counts as lost
 
 local time = redis.call('TIME')  -- the clock of Redis, so that the clocks of the hosts do not matter

@@ -1,5 +1,6 @@
 """What all commands share: the consoles, the common options, and how a command fails."""
 
+import json
 from typing import Annotated, NoReturn
 
 import typer
@@ -32,6 +33,11 @@ def fail(message: str, code: int = 1) -> NoReturn:
     """End the command with an error."""
     say_error(message)
     raise typer.Exit(code)
+
+
+def write_json(value: object) -> None:
+    """Write data for a program, as it is, however narrow the terminal."""
+    print(json.dumps(value, indent=2))  # noqa: T201
 
 
 def say_error(message: str) -> None:

@@ -1,6 +1,5 @@
 """``digits jobs``, ``digits follow`` and ``digits cancel``: the jobs of a service, on this machine or another one."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +9,7 @@ from urllib.parse import urljoin
 
 import typer
 
-from app.cli.console import fail, out
+from app.cli.console import fail, out, write_json
 from app.cli.progress import Display, make_bar
 from app.settings import URL, ApiSettings
 from worker.jobs import JobState
@@ -51,7 +50,7 @@ def jobs(
     chosen = {"limit": limit, **({"state": state.value} if state else {})}
     found = _Service(url).ask("GET", "/jobs", params=chosen).json()
     if as_json:
-        print(json.dumps(found, indent=2))  # noqa: T201 # as it is, however narrow the terminal
+        write_json(found)
         return
     columns = (Column("job", no_wrap=True), "state", "arch", "recipe", "epoch", "made")
     table = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))

@@ -27,9 +27,9 @@ def make_bar() -> "Progress":
     )
 
 
-def add_task(bar: "Progress", what: str = "") -> "TaskID":
-    """A line of the bar that shows ``what`` until there is more to show."""
-    return bar.add_task("training", total=None, epoch=what, losses="", speed="")
+def add_task(bar: "Progress") -> "TaskID":
+    """A line of the bar, empty until there is something to show."""
+    return bar.add_task("training", total=None, epoch="", losses="", speed="")
 
 
 class Display:

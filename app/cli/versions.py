@@ -1,6 +1,5 @@
 """``digits models`` and ``digits report``: list the versions, and compare them."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import fail, out
+from app.cli.console import fail, out, write_json
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,8 +41,7 @@ def models(
     if as_json:
         from app.routes.models import describe
 
-        listed = [describe(entry).model_dump(mode="json") for entry in entries]
-        print(json.dumps(listed, indent=2))  # noqa: T201 # as it is, however narrow the terminal
+        write_json([describe(entry).model_dump(mode="json") for entry in entries])
         return
     if not out.is_terminal and not os.environ.get("COLUMNS"):  # a file or a pipe has no width
         out.width = WIDE
