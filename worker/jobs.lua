@@ -85,12 +85,14 @@ local function release(id, woken)
   if requested and not publishing and not (keep and finished) then finish(id, 'canceled') else enqueue(id, woken) end
 end
 
--- The worker of a running job is gone.
+-- The worker of a running job is gone. A run that saves a state sets lost_in_a_row to 0: only a job that
+-- never gets on fails, however often its hosts break down.
 local function lost(id, woken)
-  local times = redis.call('HINCRBY', key(id), 'lost_leases', 1)
+  redis.call('HINCRBY', key(id), 'lost_leases', 1)
+  local times = redis.call('HINCRBY', key(id), 'lost_in_a_row', 1)
   if times >= MAX_LOST then redis.call('HDEL', key(id), 'keep') end
   if times >= MAX_LOST and not get(id, 'cancel_requested') and not get(id, 'publishing') then
-    set(id, 'error', 'worker lost: ' .. times .. ' attempts ended without a word')
+    set(id, 'error', 'worker lost: ' .. times .. ' attempts in a row ended without a word or a new state')
     finish(id, 'failed')
   else
     release(id, woken)

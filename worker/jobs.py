@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 MAX_EPOCHS = 1_000
 LEASE_SECONDS = 30  # a running job without a report for this long counts as lost
-MAX_LOST = 3  # a job that has lost its worker this often fails
+MAX_LOST = 3  # a job that has lost its worker this often in a row, without a new state, fails
 RECONCILE_SECONDS = 10  # between two searches for lost jobs and lost wake-ups
 QUIET_SECONDS = 2 * LEASE_SECONDS  # after Redis was away, no lease counts as lost: workers report first
 WAKE_SECONDS = 30  # a queued job whose wake-up is older may get another
@@ -142,6 +142,8 @@ class Job(BaseModel):
     """How often a worker took it, minus how often a worker gave it back."""
     lost_leases: int = 0
     """How often its worker was lost."""
+    lost_in_a_row: int = 0
+    """How often in a row its worker was lost before it saved a new state. After three such losses the job fails."""
     resumes: int = 0
     """How often a run went on from a saved state."""
     cancel_requested: bool = False

@@ -22,7 +22,7 @@ Facts = dict[str, int | str]  # about the end of a job: its version or its error
 
 
 class AttemptsUsedUpError(Exception):
-    """The job has lost too many workers; look into their logs, then queue a new job."""
+    """The job has lost too many workers in a row; look into their logs, then queue a new job."""
 
 
 def run_job(
@@ -86,7 +86,7 @@ def _make_version(lease: Lease, settings: Settings) -> "Manifest":
     Raises:
         StoppedError: the run was told to stop.
         NotHeldError: another worker has the job.
-        AttemptsUsedUpError: the job has lost too many workers to be tried again.
+        AttemptsUsedUpError: the job has lost too many workers in a row to be tried again.
     """
     from models import publishing
     from worker.trainer import Trainer
@@ -97,8 +97,10 @@ def _make_version(lease: Lease, settings: Settings) -> "Manifest":
         return before
     if job.cancel_requested and not job.keep:  # only now: before, its version might have been published
         raise CanceledError
-    if job.lost_leases >= MAX_LOST:  # likewise
-        raise AttemptsUsedUpError(f"worker lost: {job.lost_leases} attempts ended without a word")
+    if job.lost_in_a_row >= MAX_LOST:  # likewise
+        raise AttemptsUsedUpError(
+            f"worker lost: {job.lost_in_a_row} attempts in a row ended without a word or a new state"
+        )
     folder = saved.open_folder(settings.model_dir, job.id)
     watch = Watch(lease, folder)
     trainer = Trainer(

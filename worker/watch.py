@@ -76,6 +76,7 @@ class Watch:
         content = io.BytesIO()
         torch.save(state, content)
         saved.write(self._folder, state["number"], content.getvalue())
+        self._lease.show({"lost_in_a_row": 0})
         if state["history"] and state["history"][-1]["epoch"] > self._told_epoch:
             self._tell(state["history"][-1], state["samples"][-1])
 

@@ -93,18 +93,27 @@ def test_messages_that_are_delivered_again_start_no_second_run(hosts: Hosts) -> 
 
 
 @pytest.mark.protection("no limit")
+@pytest.mark.changes("deadly")
 def test_a_job_that_kills_its_process_fails_after_three_attempts_and_the_next_one_runs(hosts: Hosts) -> None:
-    worker = hosts.worker()
+    hosts.worker()
     job_id = hosts.train(epochs=1000)
     next_id = hosts.train(epochs=1)
-    for attempt in range(1, MAX_LOST + 1):
-        eventually(lambda attempt=attempt: hosts.job(job_id).attempt == attempt, f"attempt {attempt}")  # type: ignore[misc]
-        hosts.wait_for_step(job_id)
+    job = hosts.wait_for_end(job_id)
+    assert (job.state, job.attempt, job.lost_in_a_row, job.resumes) == (JobState.FAILED, 3, 3, 2)
+    assert job.error == "worker lost: 3 attempts in a row ended without a word or a new state"
+    assert hosts.wait_for_end(next_id).state is JobState.SUCCEEDED
+
+
+@pytest.mark.protection("no new count")
+def test_a_job_that_gets_on_outlives_more_losses_than_a_job_that_does_not(hosts: Hosts) -> None:
+    worker = hosts.worker()
+    job_id = hosts.train(epochs=MAX_LOST + 2)
+    for epoch in range(2, MAX_LOST + 3):  # in each of these epochs, its process is killed once
+        hosts.wait_for_step(job_id, epoch=epoch)
+        eventually(lambda: hosts.job(job_id).lost_in_a_row == 0, "its state is counted")
         trainer(worker).kill()
     job = hosts.wait_for_end(job_id)
-    assert (job.state, job.attempt, job.lost_leases) == (JobState.FAILED, 3, 3)
-    assert job.error == "worker lost: 3 attempts ended without a word"
-    assert hosts.wait_for_end(next_id).state is JobState.SUCCEEDED
+    assert (job.state, job.lost_leases, job.lost_in_a_row) == (JobState.SUCCEEDED, MAX_LOST + 1, 0)
 
 
 @pytest.mark.protection("no append-only file")

@@ -209,7 +209,7 @@ def test_a_run_that_lost_its_lease_can_write_nothing(store: JobStore) -> None:
     assert (found(store, first).state, found(store, first).version) == (JobState.SUCCEEDED, 2)
 
 
-def test_a_job_that_lost_its_worker_three_times_has_failed(store: JobStore) -> None:
+def test_a_job_that_lost_its_worker_three_times_in_a_row_has_failed(store: JobStore) -> None:
     job_id = queue_job(store).id
     for attempt in range(1, MAX_LOST + 1):
         claim = claimed(store, job_id)
@@ -217,8 +217,19 @@ def test_a_job_that_lost_its_worker_three_times_has_failed(store: JobStore) -> N
         assert not store.lose(job_id, "another worker")
         assert store.lose(job_id, "worker")
     job = found(store, claim)
-    assert (job.state, job.lost_leases) == (JobState.FAILED, 3)
-    assert job.error == "worker lost: 3 attempts ended without a word"
+    assert (job.state, job.lost_leases, job.lost_in_a_row) == (JobState.FAILED, 3, 3)
+    assert job.error == "worker lost: 3 attempts in a row ended without a word or a new state"
+
+
+def test_a_job_that_saves_a_state_between_losses_goes_on(store: JobStore) -> None:
+    job_id = queue_job(store).id
+    for _ in range(2 * MAX_LOST):
+        store.lose(claimed(store, job_id).job.id, "worker")
+        claim = claimed(store, job_id)
+        store.report(claim, {"lost_in_a_row": 0})
+        store.lose(job_id, "worker")
+    job = found(store, claim)
+    assert (job.state, job.lost_leases, job.lost_in_a_row) == (JobState.QUEUED, 4 * MAX_LOST, 1)
 
 
 def test_a_job_that_may_have_been_published_does_not_fail_before_a_worker_has_looked(store: JobStore) -> None:
