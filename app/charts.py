@@ -67,9 +67,9 @@ def draw_samples(runs: Sequence[Run]) -> Figure:
 
 
 def draw_learning(runs: Sequence[Run]) -> Figure:
-    """Losses of D and G, and D's output for real and generated images, by epoch; one row per run."""
-    figure, rows = _make_panels(len(runs), 2, size=3.2)
-    for run, (losses, verdicts) in zip(runs, rows, strict=True):
+    """Losses, D's output, and the earth mover's distance, by epoch; one row per run."""
+    figure, rows = _make_panels(len(runs), 3, size=3.2)
+    for run, (losses, verdicts, distance) in zip(runs, rows, strict=True):
         recipe = run.manifest.recipe
         objective = str(recipe.get("objective"))
         loss = LOSSES.get(objective, objective)
@@ -77,6 +77,7 @@ def draw_learning(runs: Sequence[Run]) -> Figure:
         losses.set_ylabel(f"loss, {UNITS.get(objective, 'no unit')}")
         _draw_lines(verdicts, run, {"d_real": "D(real), mean of the epoch", "d_fake": "D(fake), mean of the epoch"})
         verdicts.set_ylabel(_name_verdict(recipe, str(run.history[0].get("d_output", DOutput.RAW))))
+        _draw_distance(distance, run, estimated=objective == "wasserstein")
     return figure
 
 
@@ -119,6 +120,28 @@ def _draw_lines(axes: Axes, run: Run, labels: Mapping[str, str]) -> None:
     axes.set_title(run.title, fontsize=9)
     axes.set_xlabel("epoch")
     axes.legend(fontsize=8)
+
+
+def _draw_distance(axes: Axes, run: Run, *, estimated: bool) -> None:
+    """Draw the earth mover's distance of the measured epochs and, on the right, a critic's estimate of it.
+
+    A critic sees pixels in −1…1, where distances are twice as long: its estimate is halved.
+    """
+    measured = [epoch for epoch in run.history if epoch.get("metrics")]
+    epochs, exact = [epoch["epoch"] for epoch in measured], [epoch["metrics"]["emd"] for epoch in measured]
+    axes.plot(epochs, exact, ".-", label="exact, of 1,000 images", color=run.color)
+    axes.axhline(classifier.facts().floors["emd"], linestyle=":", color="black", label="exact, of real images")
+    axes.set(title=run.title, xlabel="epoch", ylabel="earth mover's distance (0…1)")
+    lines = axes.get_lines()
+    if estimated:
+        right = axes.twinx()
+        halves = [(epoch["d_real"] - epoch["d_fake"]) / 2 for epoch in run.history]
+        label = "the critic's estimate (right), ½ (D(real) − D(fake))"
+        lines += right.plot(run.list_values("epoch"), halves, "--", label=label, color=OTHER_COLOR)
+        right.set_ylabel("the critic's estimate")
+        right.set_ylim(bottom=0)
+    axes.title.set_fontsize(9)
+    axes.legend(handles=lines, fontsize=8)
 
 
 def _make_panels(rows: int, columns: int, size: float) -> tuple[Figure, Iterator[list[Axes]]]:

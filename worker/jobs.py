@@ -25,14 +25,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from redis import Redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from models import seeds
-from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, DOutput, RecipeName
+from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, DOutput, NoRecipeError, RecipeName, find_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +101,23 @@ class TrainRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     arch: ArchName
-    recipe: RecipeName = RecipeName(DEFAULT_RECIPE)
+    recipe: RecipeName = Field(RecipeName(DEFAULT_RECIPE), description="logistic: for wgan only")
     epochs: Epochs | None = Field(None, description="default: as in the recipe")
     seed: Seed | None = Field(None, description="default: a random seed")
     measure_every: Epochs | None = Field(
         None, description="epochs between measurements; default: measure only at the end"
     )
+
+    @field_validator("recipe")
+    @classmethod
+    def _require_row(cls, recipe: RecipeName, seen: ValidationInfo) -> RecipeName:
+        if arch := seen.data.get("arch"):  # else that is the error
+            try:
+                find_recipe(recipe, arch)
+            except NoRecipeError as error:
+                bound = {"expected": error.possible}
+                raise PydanticCustomError("no_recipe", str(error), bound) from None
+        return recipe
 
 
 class Job(BaseModel):
@@ -170,6 +181,8 @@ class Job(BaseModel):
     """The discriminator's verdict on generated images."""
     d_output: DOutput | None = None
     """What ``d_real`` and ``d_fake`` are: a probability (0…1), a score without bounds, or raw outputs of D."""
+    wasserstein: float | None = None
+    """``d_real`` − ``d_fake`` of a Wasserstein critic: its estimate of the earth mover's distance (pixels in −1…1)."""
     version: int | None = None
     """The number of the version that it published."""
     error: str | None = None
@@ -275,7 +288,7 @@ class JobStore:
             "id": str(uuid.uuid4()),
             "arch": request.arch,
             "recipe": request.recipe,
-            "epochs": request.epochs or RECIPES[request.recipe][request.arch].epochs,
+            "epochs": request.epochs or find_recipe(request.recipe, request.arch).epochs,
             "seed": seeds.make_fresh() if request.seed is None else request.seed,
             "measure_every": request.measure_every,
         }

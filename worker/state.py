@@ -34,6 +34,15 @@ class Epoch:
     metrics: Mapping[str, float] = field(default_factory=dict)  # empty if not measured
     d_output: str = DOutput.RAW  # what d_real and d_fake are means of
 
+    @property
+    def wasserstein(self) -> float | None:
+        """A critic's estimate of the earth mover's distance, for images in −1…1; None if D is no such critic."""
+        return self.d_real - self.d_fake if self.d_output == DOutput.SCORE else None
+
+    def describe(self) -> dict[str, Any]:
+        """What histories and events tell of the epoch."""
+        return asdict(self) | ({} if self.wasserstein is None else {"wasserstein": self.wasserstein})
+
 
 class Clock:
     """The seconds of training since the run and the epoch began, summed over all processes of the run."""
@@ -99,7 +108,14 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
 
 def fits(state: State, recipe: Recipe, seed: int) -> bool:
     """Whether a run of ``recipe`` and ``seed`` can resume from a state, which may be of another release."""
-    return state.get("recipe") == asdict(recipe) and state.get("seed") == seed
+    added = {"d_fresh": False}  # columns that earlier releases lack, with what they do
+    return added | state.get("recipe", {}) == asdict(recipe) and state.get("seed") == seed
+
+
+def read_history(state: State) -> list[Epoch]:
+    """The records of the finished epochs."""
+    outputs = state.get("d_outputs", [DOutput.RAW.value] * len(state["history"]))  # earlier releases lack them
+    return [Epoch(**epoch, d_output=output) for epoch, output in zip(state["history"], outputs, strict=True)]
 
 
 def restore_state(state: State, networks: Networks, schedules: Schedules, position: Position) -> None:
@@ -108,10 +124,7 @@ def restore_state(state: State, networks: Networks, schedules: Schedules, positi
     position.number = state["number"]
     position.order = state["order"].to(device) if len(state["order"]) else None
     position.sums.copy_(state["sums"])
-    outputs = state.get("d_outputs", [DOutput.RAW.value] * len(state["history"]))  # earlier releases lack them
-    position.history = [
-        Epoch(**epoch, d_output=output) for epoch, output in zip(state["history"], outputs, strict=True)
-    ]
+    position.history = read_history(state)
     position.samples = list(state["samples"])
     for part, saved in zip(_list_stateful(networks, schedules), state["stateful"], strict=True):
         part.load_state_dict(saved)

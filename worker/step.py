@@ -4,6 +4,7 @@ Losses are in ``worker.objectives``; the loop over steps and epochs is ``worker.
 changes from one step to the next, such as the learning rates, is in ``worker.schedules``.
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 
@@ -103,14 +104,17 @@ def _make_optimizer(network: nn.Module, lr: float, betas: tuple[float, float], d
 
 
 def _train_step(networks: Networks, number: int, real: Tensor) -> Tensor:
-    """The discriminator's steps on one batch, then one step of the generator; ``number`` counts from 0.
+    """The discriminator's steps, then one step of the generator; ``number`` counts from 0.
+
+    ``real`` has ``images_per_step`` images.
 
     Returns ``[4]`` on the device, so that no step waits for it: d_loss, d_real, d_fake, g_loss.
     """
-    real = real.view(-1, *networks.arch.image_shape)
-    d_steps = networks.recipe.d_steps
-    d_means = torch.stack([_d_step(networks, number * d_steps + i, real) for i in range(d_steps)]).mean(dim=0)
-    return torch.cat([d_means, _g_step(networks, len(real)).view(1)])
+    recipe = networks.recipe
+    batches = itertools.cycle(real.view(-1, *networks.arch.image_shape).split(recipe.batch))
+    first = number * recipe.d_steps
+    figures = [_d_step(networks, first + i, next(batches)) for i in range(recipe.d_steps)]
+    return torch.cat([torch.stack(figures).mean(dim=0), _g_step(networks, recipe.batch).view(1)])
 
 
 def _d_step(networks: Networks, number: int, real: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def _list_candidates(most: int) -> list[int]:
 
 def _measure_speed(recipe: Recipe, images: Tensor, threads: int) -> float:
     """Steps a second, in the best of some rounds that each have one penalty, with networks of their own."""
-    real = mnist.scale(images[: recipe.batch])
+    real = mnist.scale(images[: recipe.images_per_step])
     times: list[float] = []
     with use(threads), torch.random.fork_rng(devices=[]):
         step = make_step(make_networks(recipe, images, torch.device("cpu")))

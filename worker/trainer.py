@@ -18,7 +18,7 @@ from models.archs import ARCHS
 from models.manifest import Manifest, Origin
 from worker import threads, training
 from worker.linux import count_cores
-from worker.recipes import RECIPES, Recipe
+from worker.recipes import Recipe, find_recipe
 from worker.settings import Settings
 from worker.state import State
 from worker.step import trains_in_bfloat16
@@ -46,11 +46,12 @@ class Trainer:
         """``epochs``: None for the number in the recipe. ``wrap_measure`` can make a measurement stop early.
 
         Raises:
+            NoRecipeError: there is no such recipe for ``arch``.
             OSError: no version of ``arch`` can be published to the model directory.
             UnavailableDeviceError: the device of the settings does not exist here.
             mnist.DatasetError: the data set is missing or damaged.
         """
-        row = RECIPES[recipe][arch]
+        row = find_recipe(recipe, arch)
         self.recipe = replace(row, epochs=epochs or row.epochs)
         self.seed = seed
         self._model_dir = settings.model_dir
@@ -149,7 +150,7 @@ class Trainer:
             generator=trained.generator,
             discriminator=trained.discriminator,
             samples=torch.stack(trained.samples),
-            history=[asdict(epoch) for epoch in trained.history],
+            history=[epoch.describe() for epoch in trained.history],
             scratch=scratch,
         )
 

@@ -84,10 +84,10 @@ def train(
     finished; None if there is none.
 
     Raises:
-        TrainingError: there are fewer images than one batch, or the losses are no longer finite.
+        TrainingError: there are fewer images than one step takes, or the losses are no longer finite.
     """
-    if len(images) < recipe.batch:
-        raise TrainingError(f"{len(images)} images do not fill one batch of {recipe.batch}")
+    if len(images) < recipe.images_per_step:
+        raise TrainingError(f"{len(images)} images are too few for a step, which takes {recipe.images_per_step}")
     with _seed_torch(seed, device), use(threads):
         run = _Run(recipe, images.to(device), seed, device)
         if resume:
@@ -117,7 +117,7 @@ class _Run:
 
     def __init__(self, recipe: Recipe, images: Tensor, seed: int, device: torch.device) -> None:
         self.recipe, self.images, self.seed = recipe, images, seed
-        self.steps = len(images) // recipe.batch  # per epoch
+        self.steps = len(images) // recipe.images_per_step  # per epoch
         self.networks = make_networks(recipe, images, device)
         self.schedules = Schedules(self.networks, self.steps * recipe.epochs)
         self.position = Position(sums=torch.zeros(4, device=device))
@@ -134,8 +134,8 @@ class _Run:
         self.state_at = time.perf_counter()
 
     def iterate_epoch(self) -> Iterator[Tensor]:
-        """The remaining batches of the current epoch, or those of a new one: ``[batch, 28, 28]`` in −1…1."""
-        position, batch = self.position, self.recipe.batch
+        """The real images of each remaining step of the epoch, or of a new one: ``[images_per_step, 28, 28]``, −1…1."""
+        position, batch = self.position, self.recipe.images_per_step
         if position.order is None:
             position.order = torch.randperm(len(self.images), device=self.networks.device)
             position.sums.zero_()
@@ -154,7 +154,7 @@ class _Run:
         """Read the epoch's means (the only wait for the device), draw its samples, copy its weights."""
         position, clock = self.position, self.position.clock
         d_loss, d_real, d_fake, g_loss = (position.sums / self.steps).tolist()
-        speed = self.steps * self.recipe.batch / clock.epoch_seconds
+        speed = self.steps * self.recipe.images_per_step / clock.epoch_seconds
         output = OBJECTIVES[self.recipe.objective].d_output.value
         position.history.append(Epoch(epoch, d_loss, g_loss, d_real, d_fake, speed, clock.seconds, d_output=output))
         if not all(map(math.isfinite, (d_loss, g_loss))):
@@ -181,7 +181,7 @@ class _Run:
             epochs=self.recipe.epochs,
             step=done - (epoch - 1) * self.steps,
             steps=self.steps,
-            images_per_second=done * self.recipe.batch / seconds,
+            images_per_second=done * self.recipe.images_per_step / seconds,
             eta_seconds=seconds / done * (self.recipe.epochs * self.steps - done),
             last=self.position.history[-1] if self.position.history else None,
         )

@@ -16,12 +16,13 @@ from worker import saved
 from worker.jobs import Standing
 from worker.lease import Lease, StoppedError
 from worker.recipes import Recipe
-from worker.state import State, fits
+from worker.state import State, fits, read_history
 from worker.training import Measure, Progress
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2  # between two checks whether a measurement must stop
+TOLD = ("d_loss", "g_loss", "d_real", "d_fake", "d_output", "wasserstein")  # of the last epoch, in the job's record
 SHOWN = 4  # columns and rows of the picture in a sample event
 
 
@@ -46,7 +47,8 @@ class Watch:
         }
         if last := progress.last:
             self._finished_epoch = last.epoch
-            fields |= {name: getattr(last, name) for name in ("d_loss", "g_loss", "d_real", "d_fake", "d_output")}
+            told = last.describe()
+            fields |= {name: told[name] for name in TOLD if name in told}
             if last.metrics and last.epoch > self._measured_epoch:
                 self.tell_metrics(last.epoch, last.metrics)
         self._lease.show(fields)
@@ -77,8 +79,8 @@ class Watch:
         torch.save(state, content)
         saved.write(self._folder, state["number"], content.getvalue())
         self._lease.show({"lost_in_a_row": 0})
-        if state["history"] and state["history"][-1]["epoch"] > self._told_epoch:
-            self._tell(state["history"][-1], state["samples"][-1])
+        if len(state["history"]) > self._told_epoch:
+            self._tell(state)
 
     def find_state(self, recipe: Recipe) -> State | None:
         """The newest state of an earlier run from which this run can resume, if there is one."""
@@ -98,7 +100,7 @@ class Watch:
             if len(state["order"]):
                 self._half_epoch = len(state["history"])
             if state["history"]:  # again: the run that saved the state may have died before its report
-                self._tell(state["history"][-1], state["samples"][-1])
+                self._tell(state)
             return state
         return None
 
@@ -126,10 +128,13 @@ class Watch:
 
         return measure_or_stop
 
-    def _tell(self, epoch: Mapping[str, object], samples: Tensor) -> None:
-        self._told_epoch = int(str(epoch["epoch"]))
-        self._lease.tell("epoch", {name: value for name, value in epoch.items() if name != "metrics"})
-        self._lease.tell("sample", {"epoch": self._told_epoch, "png": base64.b64encode(_draw_png(samples)).decode()})
+    def _tell(self, state: State) -> None:
+        """Add the events of the last finished epoch."""
+        last = read_history(state)[-1]
+        self._told_epoch = last.epoch
+        self._lease.tell("epoch", {name: value for name, value in last.describe().items() if name != "metrics"})
+        png = base64.b64encode(_draw_png(state["samples"][-1])).decode()
+        self._lease.tell("sample", {"epoch": last.epoch, "png": png})
 
 
 def _draw_png(samples: Tensor) -> bytes:

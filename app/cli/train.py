@@ -20,7 +20,7 @@ from app.cli.progress import Display, add_task, make_bar
 from models import seeds
 from worker.jobs import MAX_EPOCHS
 from worker.linux import list_end_signals
-from worker.recipes import DEFAULT_RECIPE, RecipeName
+from worker.recipes import DEFAULT_RECIPE, NoRecipeError, RecipeName
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def train(
     try:
         seed = seeds.make_fresh() if seed is None else seed
         trainer = Trainer(settings, arch=arch, recipe=recipe, epochs=epochs, seed=seed)
-    except (OSError, device.UnavailableDeviceError, mnist.DatasetError) as error:
+    except (OSError, NoRecipeError, device.UnavailableDeviceError, mnist.DatasetError) as error:
         fail(str(error))
     with make_bar() as bar:
         try:

@@ -13,8 +13,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 
 @pytest.mark.filterwarnings("ignore:This instance was constructed with capturable")  # the plain run's
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("arch", RECIPES["tuned"])
+@pytest.mark.parametrize(("name", "arch"), [(name, arch) for name, rows in RECIPES.items() for arch in rows])
 def test_a_recorded_step_does_what_the_step_does(name: str, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """This includes what changes from step to step: learning rates, latents, whether a penalty is due."""
     images = mnist.load(Settings().data_dir)[: 16 * 12]

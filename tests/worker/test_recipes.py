@@ -5,15 +5,21 @@ import pytest
 from models.archs import ARCHS
 from models.sampling import LATENTS
 from worker.objectives import OBJECTIVES, PENALTIES
-from worker.recipes import RECIPES, Recipe
+from worker.recipes import RECIPES, NoRecipeError, Recipe, find_recipe
 from worker.schedules import SCHEDULES
 
 ADAM_DEFAULTS = (0.9, 0.999)
 
 
-def test_every_recipe_has_a_row_for_every_architecture() -> None:
-    for name, rows in RECIPES.items():
-        assert list(rows) == list(ARCHS), name
+@pytest.mark.parametrize("name", ["book", "tuned"])
+def test_the_reference_and_the_default_have_a_row_for_every_architecture(name: str) -> None:
+    assert list(RECIPES[name]) == list(ARCHS)
+
+
+def test_a_recipe_that_an_architecture_lacks_is_an_error_that_names_its_own() -> None:
+    assert find_recipe("logistic", "wgan") is RECIPES["logistic"]["wgan"]
+    with pytest.raises(NoRecipeError, match="dcgan has no recipe logistic, but book, tuned"):
+        find_recipe("logistic", "dcgan")
 
 
 @pytest.mark.parametrize("recipe", [row for rows in RECIPES.values() for row in rows.values()], ids=str)

@@ -12,13 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from models import mnist
 from models.archs import ARCHS
 from worker import schedules, step, training
-from worker.objectives import PENALTIES
+from worker.objectives import OBJECTIVES, PENALTIES
 from worker.recipes import RECIPES, DOutput, Recipe
 from worker.settings import Settings
-from worker.state import State
+from worker.state import State, fits
 
 CPU = torch.device("cpu")
-ROWS = [pytest.param(name, arch, id=f"{name}-{arch}") for name in RECIPES for arch in ARCHS]
+ROWS = [pytest.param(name, arch, id=f"{name}-{arch}") for name, rows in RECIPES.items() for arch in rows]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,8 @@ def test_no_step_waits_for_the_device(name: str, arch: str, images: torch.Tensor
     reads = []
     for batches in (1, 4):
         with ScalarReads() as mode:
-            run(short(name, arch), images[: 16 * batches])
+            recipe = short(name, arch)
+            run(recipe, images[: recipe.images_per_step * batches])
         reads.append(mode.count["reads"])
     assert reads[0] == reads[1]
 
@@ -117,8 +118,67 @@ def test_the_steps_of_a_batch_are_those_of_the_recipe(images: torch.Tensor, monk
     run(short("book", "wgan"), images[:55])
     assert calls == {"_d_step": 15, "_g_step": 3, "gp": 15}  # the partial batch is dropped
     calls.clear()
-    run(short("tuned", "wgan"), images[:80])
+    run(short("logistic", "wgan"), images[:80])
     assert calls == {"_d_step": 5, "_g_step": 5, "r1": 2}  # at steps 0 and 4
+    calls.clear()
+    run(short("tuned", "wgan", d_steps=3), images[: 3 * 3 * 16 + 1])
+    assert calls == {"_d_step": 9, "_g_step": 3, "gp": 3}  # at steps 0, 4 and 8 of D
+
+
+OBJECTIVE_OF = {
+    ("book", "vanilla"): ("bce", DOutput.PROBABILITY, None),
+    ("book", "dcgan"): ("bce", DOutput.PROBABILITY, None),
+    ("book", "wgan"): ("wasserstein", DOutput.SCORE, "gp"),
+    ("tuned", "vanilla"): ("logistic", DOutput.PROBABILITY, "r1"),
+    ("tuned", "dcgan"): ("logistic", DOutput.PROBABILITY, "r1"),
+    ("tuned", "wgan"): ("wasserstein", DOutput.SCORE, "gp"),
+    ("logistic", "wgan"): ("logistic", DOutput.PROBABILITY, "r1"),
+}
+
+
+@pytest.mark.parametrize(("name", "arch"), ROWS)
+def test_a_run_minimises_the_objective_of_its_recipe(
+    name: str, arch: str, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: set[tuple[str, str]] = set()
+
+    def note(what: str, key: str, function: Any) -> Any:
+        def noted(*arguments: Any) -> Any:
+            used.add((what, key))
+            return function(*arguments)
+
+        return noted
+
+    losses = {
+        key: dataclasses.replace(o, d_loss=note("D", key, o.d_loss), g_loss=note("G", key, o.g_loss))
+        for key, o in OBJECTIVES.items()
+    }
+    monkeypatch.setattr(step, "OBJECTIVES", losses)
+    monkeypatch.setattr(step, "PENALTIES", {key: note("penalty", key, call) for key, call in PENALTIES.items()})
+    objective, d_output, penalty = OBJECTIVE_OF[name, arch]
+    recipe = short(name, arch)
+    (epoch,) = run(recipe, images[: 3 * recipe.images_per_step]).history
+    assert used == {("D", objective), ("G", objective), *([("penalty", penalty)] if penalty else [])}
+    assert epoch.d_output == d_output
+    expected = epoch.d_real - epoch.d_fake if objective == "wasserstein" else None
+    assert (epoch.wasserstein, epoch.describe().get("wasserstein")) == (expected, expected)
+
+
+@pytest.mark.parametrize(("d_fresh", "expected"), [(True, [0, 1, 2]), (False, [0, 0, 0])])
+def test_each_step_of_d_has_real_images_of_its_own_only_if_the_recipe_says_so(
+    d_fresh: bool, expected: list[int], images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def note(networks: Any, number: int, real: torch.Tensor) -> torch.Tensor:
+        seen.append(real)
+        return torch.zeros(3)
+
+    monkeypatch.setattr(step, "_d_step", note)
+    recipe = short("tuned", "wgan", d_steps=3, d_fresh=d_fresh)
+    real = mnist.scale(images[: recipe.images_per_step])
+    step.make_step(step.make_networks(recipe, images, CPU))(0, real)
+    assert all(batch.equal(real[16 * i : 16 * (i + 1), None]) for batch, i in zip(seen, expected, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -228,18 +288,26 @@ def test_a_run_goes_on_from_any_of_its_states_bit_for_bit(
     name: str, arch: str, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = short(name, arch, 2)
-    whole = run(recipe, images[:80])
+    whole = run(recipe, images[: 5 * recipe.images_per_step])
     monkeypatch.setattr(training, "STATE_SECONDS", -1.0)  # a state before every step
-    states = states_of(recipe, images[:80])
+    states = states_of(recipe, images[: 5 * recipe.images_per_step])
     assert len(states) == 2 * 5 + 2
     for content in (states[at] for at in (0, 3, 5, 6, 11)):  # also between two epochs, and after the last
         state = torch.load(io.BytesIO(content), weights_only=True)
-        went_on = run(recipe, images[:80], resume=state)
+        went_on = run(recipe, images[: 5 * recipe.images_per_step], resume=state)
         for weights, again in ((whole.generator, went_on.generator), (whole.discriminator, went_on.discriminator)):
             assert all(tensor.equal(again[key]) for key, tensor in weights.items()), state["number"]
         assert [tensor.equal(again) for tensor, again in zip(whole.samples, went_on.samples, strict=True)] == [True] * 2
         assert [(e.epoch, e.d_loss) for e in went_on.history] == [(e.epoch, e.d_loss) for e in whole.history]
         assert went_on.history[-1].seconds > state["epoch_seconds"]
+
+
+def test_a_state_of_a_release_without_fresh_batches_fits(images: torch.Tensor) -> None:
+    for name, arch, does in (("book", "wgan", True), ("tuned", "wgan", False)):
+        recipe = short(name, arch)
+        state = torch.load(io.BytesIO(states_of(recipe, images[:32])[-1]), weights_only=True)
+        del state["recipe"]["d_fresh"]
+        assert fits(state, recipe, 0) is does
 
 
 def test_a_run_that_is_stopped_hands_out_its_state(images: torch.Tensor) -> None:
@@ -286,7 +354,7 @@ def test_the_global_generator_is_left_as_it_was(images: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_what_was_trained_can_be_saved_and_loaded(arch: str, images: torch.Tensor) -> None:
-    trained = run(short("tuned", arch), images[:16])
+    trained = run(short("tuned", arch), images[:32])
     for weights, network in (
         (trained.generator, ARCHS[arch].generator()),
         (trained.discriminator, ARCHS[arch].discriminator(False)),
