@@ -51,7 +51,7 @@ class Run:
 
 
 def draw_samples(runs: Sequence[Run]) -> Figure:
-    """Images of the same 64 latents after some epochs, one row per run."""
+    """Images of the same latents after some epochs, one row per run."""
     figure, rows = _make_panels(len(runs), len(EPOCHS), size=2.2)
     for run, row in zip(runs, rows, strict=True):
         images = versions.read_samples(run.folder).numpy()
@@ -61,7 +61,7 @@ def draw_samples(runs: Sequence[Run]) -> Figure:
         for axes in row:
             axes.axis("off")
         for axes, epoch in zip(row, shown, strict=False):
-            axes.imshow(make_grid(images[epoch - 1], 8, 1), cmap="gray", vmin=0, vmax=255)
+            axes.imshow(make_grid(images[epoch - 1]), cmap="gray", vmin=0, vmax=255)
             axes.set_title(f"{run.title}, epoch {epoch}", fontsize=8)
     return figure
 

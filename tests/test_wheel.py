@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.versions import NEXT
+
 ROOT = Path(__file__).parents[1]
 # `digits`, without the finder of an editable install, which would fill in what the wheel lacks
 ALONE = """
@@ -85,10 +87,10 @@ def test_it_draws_away_from_the_checkout(installed: Path, tmp_path: Path) -> Non
 def test_versions_and_reports_are_kept_in_the_users_data_directory(installed: Path, tmp_path: Path) -> None:
     trained = run(installed, tmp_path, "train", "--arch", "vanilla", "--recipe", "book", "--epochs", "1")
     assert trained.returncode == 0, trained.stderr
-    assert f"in {tmp_path / 'data' / 'digits' / 'models' / 'vanilla' / '2'}" in trained.stdout
+    assert f"in {tmp_path / 'data' / 'digits' / 'models' / 'vanilla' / str(NEXT['vanilla'])}" in trained.stdout
     result = run(installed, tmp_path, "report")
     assert result.returncode == 0, result.stderr
     written = tmp_path / "data" / "digits" / "report"
     assert sorted(path.name for path in written.iterdir()) == ["fid.png", "learning.png", "metrics.md", "samples.png"]
-    assert "| vanilla | 2 | book | 1 |" in (written / "metrics.md").read_text()
+    assert f"| vanilla | {NEXT['vanilla']} | book | 1 |" in (written / "metrics.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 
-from models import publishing
+from models import publishing, versions
 from models.archs import ARCHS
 from models.manifest import Manifest, Origin
+
+SHIPPED = {arch: versions.list_numbers(versions.PRETRAINED / arch) for arch in ARCHS}
+NEXT = {arch: numbers[-1] + 1 for arch, numbers in SHIPPED.items()}  # the number of the first version of one's own
 
 
 def origin(arch: str = "dcgan", **changes: Any) -> Origin:

@@ -11,12 +11,24 @@ import pytest
 import torch
 
 from app.generators import Entry, Generators, NotNowError, Source, UnknownVersionError
-from models import classifier, files, versions
+from models import classifier, files, publishing, versions
+from models.archs import ARCHS
 from models.manifest import GENERATOR, MANIFEST
 from tests.processes import eventually, run_in_threads
 from tests.versions import publish
 
 BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than all shipped versions
+
+
+@pytest.fixture(autouse=True)
+def one_shipped_each(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if only version 1 of each architecture came with the code."""
+    shipped = tmp_path_factory.mktemp("shipped")
+    for arch in ARCHS:
+        (shipped / arch).mkdir()
+        (shipped / arch / "1").symlink_to(versions.PRETRAINED / arch / "1")
+    for module in (versions, publishing):
+        monkeypatch.setattr(module, "PRETRAINED", shipped)
 
 
 @pytest.fixture

@@ -18,10 +18,12 @@ from app.generators import Generators
 from models import versions
 from models.manifest import GENERATOR
 from tests.processes import eventually
-from tests.versions import publish
+from tests.versions import NEXT, SHIPPED, publish
 from worker import saved
 
 GROUP, WRITER, READER = 54321, 54322, 54323
+FIRST = NEXT["vanilla"]
+SECOND = FIRST + 1
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two other users")
 
@@ -63,11 +65,11 @@ def publish_two(model_dir: Path) -> None:
 
 
 def read_all(model_dir: Path) -> None:
-    for number in (2, 3):
+    for number in (FIRST, SECOND):
         versions.read_generator(model_dir / "vanilla" / str(number))
         versions.read_samples(model_dir / "vanilla" / str(number))
     assert next(saved.read(model_dir / ".runs" / "a-job")) == b"state"
-    assert publish(model_dir, "vanilla").version == 4
+    assert publish(model_dir, "vanilla").version == SECOND + 1
 
 
 def test_what_one_user_publishes_another_one_of_the_group_reads(shared: Path) -> None:
@@ -91,25 +93,25 @@ def load(model_dir: Path, expected: dict[int, str]) -> None:
 @pytest.mark.parametrize("path", ["", "manifest.json", GENERATOR])
 def test_what_cannot_be_read_is_rejected_and_the_others_are_loaded(shared: Path, path: str) -> None:
     run_as(WRITER, publish_two, shared)
-    (shared / "vanilla" / "2" / path).chmod(0)
-    run_as(READER, load, shared, {1: "loaded", 2: "rejected", 3: "loaded"})
+    (shared / "vanilla" / str(FIRST) / path).chmod(0)
+    run_as(READER, load, shared, {**dict.fromkeys(SHIPPED["vanilla"], "loaded"), FIRST: "rejected", SECOND: "loaded"})
 
 
 def look_before_and_after_repair(model_dir: Path) -> None:
     """As the reader: one file is closed, then opened by its owner, who changes nothing else."""
     generators = Generators(model_dir, torch.device("cpu"))
     generators.refresh()
-    entry = generators.get_entry("vanilla", "2")
+    entry = generators.get_entry("vanilla", str(FIRST))
     assert "cannot be read" in (entry.problem or "")
     (model_dir / "closed").touch()
     eventually(lambda: (model_dir / "open").exists(), "it is repaired")
     generators.refresh()
-    assert generators.get_entry("vanilla", "2").problem is None
+    assert generators.get_entry("vanilla", str(FIRST)).problem is None
 
 
 def test_a_repair_of_permissions_is_noticed(shared: Path) -> None:
     run_as(WRITER, publish_two, shared)
-    weights = shared / "vanilla" / "2" / GENERATOR
+    weights = shared / "vanilla" / str(FIRST) / GENERATOR
     weights.chmod(0)
 
     def repair() -> None:
