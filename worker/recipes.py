@@ -48,8 +48,8 @@ class NoRecipeError(Exception):
     """This architecture has no such recipe; choose one of ``possible``."""
 
     def __init__(self, name: str, arch: str, possible: Sequence[str]) -> None:
-        self.possible = ", ".join(possible)
-        super().__init__(f"{arch} has no recipe {name}, but {self.possible}")
+        self.possible = " or ".join(possible)
+        super().__init__(f"{arch} has no recipe {name}; choose {self.possible}")
 
 
 _BOOK = (0.9, 0.999)

@@ -34,7 +34,7 @@ _DEFAULT_RECIPE = RecipeName(DEFAULT_RECIPE)
 @commands.command(epilog="Example: `digits train --arch dcgan --epochs 5`")
 def train(
     arch: ArchOption,
-    recipe: Annotated[RecipeName, typer.Option(help="The hyperparameters.")] = _DEFAULT_RECIPE,
+    recipe: Annotated[RecipeName, typer.Option(help="The hyperparameters; logistic: of wgan only.")] = _DEFAULT_RECIPE,
     epochs: Annotated[int | None, typer.Option(min=1, max=MAX_EPOCHS, help="Default: the recipe's.")] = None,
     seed: SeedOption = None,
     measure_every: Annotated[

@@ -69,6 +69,7 @@ def test_the_name_of_the_file_chooses_the_format(tmp_path: Path) -> None:
         (["generate", "--arch", "vanilla", "-n", "1024", "--columns", "1024", "-o", "a.webp"], "16383"),
         (["samples", "--arch", "wgan", "-o", "a.zip"], ".webp"),
         (["train", "--arch", "wgan", "--epochs", "0"], "1<=x<=1000"),
+        (["train", "--arch", "vanilla", "--recipe", "logistic"], "choose book or tuned"),
         (["train", "--arch", "wgan", "--measure-every", "0"], "1<=x<=1000"),
         (["train-classifier", "-o", "classifier.pt"], ".safetensors"),
         (["train-classifier", "-o", "no/such/classifier.safetensors"], "no/such"),
