@@ -1,7 +1,7 @@
 """Figures about trainings: one function per figure.
 
 The functions do not use matplotlib's global state, so several threads may draw at once. A recipe has
-the same colour in every figure. Solid lines show D or real images, dashed lines G or generated images.
+the same colour in every figure. Solid lines show D or real images, dashed lines G, generated images or an estimate.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,9 +137,8 @@ def _draw_distance(axes: Axes, run: Run, *, estimated: bool) -> None:
         right = axes.twinx()
         halves = [(epoch["d_real"] - epoch["d_fake"]) / 2 for epoch in run.history]
         label = "the critic's estimate (right), ½ (D(real) − D(fake))"
-        lines += right.plot(run.list_values("epoch"), halves, "--", label=label, color=OTHER_COLOR)
+        lines += right.plot(run.list_values("epoch"), halves, "--", label=label, color=run.color)
         right.set_ylabel("the critic's estimate")
-        right.set_ylim(bottom=0)
     axes.title.set_fontsize(9)
     axes.legend(handles=lines, fontsize=8)
 

@@ -321,11 +321,15 @@ def _reject(entry: Entry, error: Exception) -> Entry:
 
 
 def _answer(entries: dict[Key, Entry]) -> _Snapshot:
-    """The snapshot in which each architecture has its numbers, ``latest``, and None for the best version."""
+    """The snapshot in which each architecture has its numbers, ``latest``, and None for the best version.
+
+    The latest one is the newest that was trained, or the best if none was.
+    """
     present = classifier.sha256()
     usable = {key: entry.manifest for key, entry in entries.items() if entry.is_usable and entry.manifest}
     best = {key[0]: key for key, _ in sorted(usable.items(), key=lambda item: item[1].rank(present))}
-    latest = {key[0]: key for key in sorted(usable)}
+    ours = {key[0]: key for key in sorted(usable) if entries[key].source is Source.TRAINED}
+    latest = best | ours  # what is shipped may be old, or there for comparison
     defaults = set(best.values())
     marked = {
         key: entry if entry.is_default == (key in defaults) else replace(entry, is_default=key in defaults)

@@ -48,7 +48,7 @@ def train(arch: str, recipe_name: str, number: int) -> None:
         threads=number,
     )
     times = times[WARM_UP_STEPS:]
-    print((len(times) - 1) * recipe.batch / (times[-1] - times[0]), number)
+    print((len(times) - 1) * recipe.images_per_step / (times[-1] - times[0]), number)
 
 
 @contextlib.contextmanager

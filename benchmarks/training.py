@@ -36,7 +36,7 @@ def step_seconds(recipe_name: str, arch: str, images: torch.Tensor, where: torch
     times = [time.perf_counter()]
     training.train(
         recipe=recipe,
-        images=images[: recipe.batch * (steps + 1)],
+        images=images[: recipe.images_per_step * (steps + 1)],
         seed=0,
         device=where,
         on_progress=lambda progress: times.append(time.perf_counter()),
@@ -94,7 +94,9 @@ def main() -> None:
         return step_seconds(name, arch, images, where, steps)
 
     names = [PLAIN, *RECIPES]
-    found: dict[tuple[str, str], list[float]] = {(arch, name): [] for arch in ARCHS for name in names}
+    found: dict[tuple[str, str], list[float]] = {
+        (arch, name): [] for arch in ARCHS for name in names if name == PLAIN or arch in RECIPES[name]
+    }
     peaks = []
     for _ in range(rounds):
         peaks.append(peak())
@@ -104,16 +106,16 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}, {rounds} rounds")
     print(f"matrix product: {fastest / 1e9:.0f} GFLOP/s")
     print(
-        f"{'arch':9}{'recipe':8}{'batch':>6}{'ms/step':>9}{'min':>8}{'max':>8}{'× plain':>9}{'GFLOP':>8}{'of peak':>9}"
+        f"{'arch':9}{'recipe':9}{'images':>7}{'ms/step':>9}{'min':>8}{'max':>8}{'× plain':>9}{'GFLOP':>8}{'of peak':>9}"
     )
     for (arch, name), figures in found.items():
         middle = statistics.median(figures)
-        batch = RECIPES["book" if name == PLAIN else name][arch].batch
+        batch = RECIPES["book" if name == PLAIN else name][arch].images_per_step
         faster = statistics.median(found[arch, PLAIN]) / middle if name == "book" else float("nan")
         flops = operations(lambda steps, name=name, arch=arch: run(name, arch, steps))  # type: ignore[misc]
         share = flops / (middle / 1e3) / fastest
         print(
-            f"{arch:9}{name:8}{batch:6}{middle:9.2f}{min(figures):8.2f}{max(figures):8.2f}"
+            f"{arch:9}{name:9}{batch:7}{middle:9.2f}{min(figures):8.2f}{max(figures):8.2f}"
             f"{faster:9.2f}{flops / 1e9:8.3f}{share:9.0%}"
         )
 

@@ -30,13 +30,12 @@ from torch import Tensor
 
 from models import files
 from models.manifest import DISCRIMINATOR, FILES, GENERATOR, HISTORY, MANIFEST, SAMPLES, FileSum, Manifest, Origin
-from models.versions import PRETRAINED, list_numbers
+from models.versions import NUMBERS, PRETRAINED, list_numbers
 
 logger = logging.getLogger(__name__)
 
 _JOBS = ".jobs"  # of each architecture: job → the manifest of the version that it made
 _UNFINISHED = ".manifest.json"  # the manifest until its version is published
-_NUMBERS = ".numbers"  # of one architecture: an empty folder for each number that was ever given
 _CLOSED = "closed"  # in place of a job's manifest: it has ended without a version
 
 
@@ -154,7 +153,7 @@ def _take_number(arch_dir: Path) -> int:
     Raises:
         OSError: it cannot be recorded.
     """
-    given = arch_dir / _NUMBERS
+    given = arch_dir / NUMBERS
     files.make_folder(given, exist_ok=True)
     number = 1 + max(
         [*list_numbers(PRETRAINED / arch_dir.name), *list_numbers(arch_dir), *list_numbers(given)], default=0

@@ -29,17 +29,24 @@ from models.manifest import FILES, GENERATOR, HISTORY, MANIFEST, SAMPLES, Invali
 from models.sampling import LATENTS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+NUMBERS = ".numbers"  # of one architecture: an empty folder for each number that was ever given
 
 
 def find_folders(model_dir: Path) -> dict[tuple[str, int], Path]:
-    """(arch, version) → folder, of all versions that have a manifest, shipped ones included."""
+    """(arch, version) → folder, of all versions that have a manifest, shipped ones included.
+
+    A number that was given in the model directory means that version for ever, even if it is deleted: a
+    shipped one of the same number, of a later release, is left out.
+    """
     found: dict[tuple[str, int], Path] = {}
-    for root in (PRETRAINED, model_dir):
-        for arch in ARCHS:
-            for version in list_numbers(root / arch):
-                folder = root / arch / str(version)
+    for arch in ARCHS:
+        given = {*list_numbers(model_dir / arch / NUMBERS), *list_numbers(model_dir / arch)}
+        shipped = [number for number in list_numbers(PRETRAINED / arch) if number not in given]
+        for root, numbers in ((PRETRAINED, shipped), (model_dir, list_numbers(model_dir / arch))):
+            for number in numbers:
+                folder = root / arch / str(number)
                 if _may_have_manifest(folder):
-                    found[arch, version] = folder
+                    found[arch, number] = folder
     return dict(sorted(found.items()))
 
 

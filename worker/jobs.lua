@@ -85,8 +85,8 @@ local function release(id, woken)
   if requested and not publishing and not (keep and finished) then finish(id, 'canceled') else enqueue(id, woken) end
 end
 
--- The worker of a running job is gone. A run that saves a state sets lost_in_a_row to 0: only a job that
--- never gets on fails, however often its hosts break down.
+-- The worker of a running job is gone. Only losses in a row, without a saved state that is further than all
+-- before, fail the job: one that gets on does not, however often its hosts break down.
 local function lost(id, woken)
   redis.call('HINCRBY', key(id), 'lost_leases', 1)
   local times = redis.call('HINCRBY', key(id), 'lost_in_a_row', 1)
@@ -148,7 +148,13 @@ end
 function change.report(id, token, count, ...)
   if not holds(id, token) then return 'lost' end
   local rest = {...}
+  local furthest = tonumber(get(id, 'saved_step') or 0)
   if tonumber(count) > 0 then set(id, unpack(rest, 1, count)) end
+  if tonumber(get(id, 'saved_step') or 0) > furthest then
+    set(id, 'lost_in_a_row', 0)
+  elseif furthest > 0 then
+    set(id, 'saved_step', furthest)
+  end
   local told = tonumber(get(id, 'told'))
   for i = count + 1, #rest, 3 do
     if tonumber(rest[i]) > told then

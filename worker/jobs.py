@@ -154,7 +154,9 @@ class Job(BaseModel):
     lost_leases: int = 0
     """How often its worker was lost."""
     lost_in_a_row: int = 0
-    """How often in a row its worker was lost before it saved a new state. After three such losses the job fails."""
+    """How often in a row its worker was lost before a run came further. After three such losses the job fails."""
+    saved_step: int | None = None
+    """The furthest saved state, in steps since the first epoch began."""
     resumes: int = 0
     """How often a run went on from a saved state."""
     cancel_requested: bool = False
@@ -164,7 +166,7 @@ class Job(BaseModel):
     epoch: int | None = None
     """The current epoch, from 1."""
     step: int | None = None
-    """The current step of the epoch, from 1. A step is one batch."""
+    """The current step of the epoch, from 1. A step is one of the generator."""
     steps: int | None = None
     """Steps of an epoch."""
     images_per_second: float | None = None
@@ -182,7 +184,7 @@ class Job(BaseModel):
     d_output: DOutput | None = None
     """What ``d_real`` and ``d_fake`` are: a probability (0…1), a score without bounds, or raw outputs of D."""
     wasserstein: float | None = None
-    """``d_real`` − ``d_fake`` of a Wasserstein critic: its estimate of the earth mover's distance (pixels in −1…1)."""
+    """Of a Wasserstein critic, ``d_real`` − ``d_fake``: its estimate of the earth mover's distance."""
     version: int | None = None
     """The number of the version that it published."""
     error: str | None = None

@@ -2,7 +2,7 @@
 
 ``book`` is the reference, as in chapter 17 of Raschka, Liu and Mirjalili (2022): Adam with
 torch's default betas, uniform latents, 100 epochs, a critic that ends in a Sigmoid. ``tuned``
-gives recognisable digits in minutes: latents from a mixture, an averaged generator, a falling learning rate, a
+gives good digits sooner: latents from a mixture, an averaged generator, a falling learning rate, a
 penalty that is taken at every fourth step of D. Its wgan is that of arXiv:1704.00028: the Wasserstein loss, an
 unbounded critic, four steps of it for each of G. ``logistic`` trains the same two networks with the loss of
 ``tuned``'s other rows, for comparison. Must not import torch: the API and the queue read this table.

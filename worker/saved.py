@@ -3,14 +3,15 @@
 The files are ``<model dir>/.runs/<job>/state-<steps>.pt``. The last :data:`KEPT` of them are kept, in
 case the newest cannot be read. A run makes the folder when it begins, and the folder is removed when
 the job has ended: a run that wakes up after that has no place to write to. Before that, a run that has
-lost its job does no harm if it writes, because all runs of a job have the same states, step by step.
+lost its job does no harm if it writes, because all runs of a job have the same states, step by step. Only
+states of another release may differ: a run that cannot go on from them replaces them by its own.
 Must not import torch: the reconciler uses this module.
 """
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from models import files
@@ -36,22 +37,25 @@ def open_folder(model_dir: Path, job_id: str) -> Path:
     return folder
 
 
-def write(folder: Path, steps: int, data: bytes) -> None:
-    """Add a state and delete those that are too old.
+def write(folder: Path, steps: int, data: bytes, instead_of: Iterable[Path] = ()) -> None:
+    """Add a state and delete those that are too old, or that it is there ``instead_of``.
 
     Raises:
         OSError: it cannot be written; the earlier states remain.
     """
-    files.replace(folder / f"state-{steps:09}.pt", data)
-    for old in _list_newest_first(folder)[KEPT:]:
+    path = folder / f"state-{steps:09}.pt"
+    files.replace(path, data)
+    replaced = set(instead_of) - {path}
+    rest = [other for other in _list_newest_first(folder) if other not in replaced]
+    for old in (*replaced, *rest[KEPT:]):
         old.unlink(missing_ok=True)
 
 
-def read(folder: Path) -> Iterator[bytes]:
-    """The states, newest first, without those that cannot be read."""
+def read(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """The states with their files, newest first, without those that cannot be read."""
     for path in _list_newest_first(folder):
         try:
-            yield path.read_bytes()
+            yield path, path.read_bytes()
         except OSError as error:
             logger.warning("cannot read %s: %s", path, error)
 

@@ -19,6 +19,8 @@ from worker.step import Networks, make_rate
 
 State = dict[str, Any]
 
+_ADDED = {"d_fresh": False}  # columns of recipes that earlier releases lack, with what those do
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -88,7 +90,8 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
     """Everything that a run needs to resume. It shares tensors with the run: write or copy it before the next step."""
     cuda = networks.device.type == "cuda"
     return {
-        "recipe": asdict(networks.recipe),
+        # Without new columns that change nothing: an earlier release compares the whole recipe.
+        "recipe": {k: v for k, v in asdict(networks.recipe).items() if k not in _ADDED or v != _ADDED[k]},
         "seed": seed,
         "threads": torch.get_num_threads(),
         "number": position.number,
@@ -108,8 +111,7 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
 
 def fits(state: State, recipe: Recipe, seed: int) -> bool:
     """Whether a run of ``recipe`` and ``seed`` can resume from a state, which may be of another release."""
-    added = {"d_fresh": False}  # columns that earlier releases lack, with what they do
-    return added | state.get("recipe", {}) == asdict(recipe) and state.get("seed") == seed
+    return (_ADDED | state.get("recipe", {})) == asdict(recipe) and state.get("seed") == seed
 
 
 def read_history(state: State) -> list[Epoch]:

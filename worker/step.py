@@ -1,10 +1,10 @@
-"""One training step: the discriminator learns from a batch of real images, then the generator.
+"""One training step: the discriminator takes one or more steps on real images, then the generator takes one.
 
 Losses are in ``worker.objectives``; the loop over steps and epochs is ``worker.training``. What
 changes from one step to the next, such as the learning rates, is in ``worker.schedules``.
 """
 
-import itertools
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -85,7 +85,10 @@ def make_networks(recipe: Recipe, images: Tensor, device: torch.device) -> Netwo
 def make_step(networks: Networks) -> TrainStep:
     """The training step. On a GPU, make it again when a network has changed its mode."""
     step = partial(_train_step, networks)
-    return RecordedStep(step, phases=networks.recipe.penalty_every) if networks.device.type == "cuda" else step
+    if networks.device.type != "cuda":
+        return step
+    recipe = networks.recipe  # after so many steps of G, the penalty is due at the same steps of D again
+    return RecordedStep(step, phases=recipe.penalty_every // math.gcd(recipe.penalty_every, recipe.d_steps))
 
 
 def trains_in_bfloat16(arch: Arch, device: torch.device) -> bool:
@@ -111,9 +114,9 @@ def _train_step(networks: Networks, number: int, real: Tensor) -> Tensor:
     Returns ``[4]`` on the device, so that no step waits for it: d_loss, d_real, d_fake, g_loss.
     """
     recipe = networks.recipe
-    batches = itertools.cycle(real.view(-1, *networks.arch.image_shape).split(recipe.batch))
+    batches = real.view(-1, *networks.arch.image_shape).split(recipe.batch)
     first = number * recipe.d_steps
-    figures = [_d_step(networks, first + i, next(batches)) for i in range(recipe.d_steps)]
+    figures = [_d_step(networks, first + i, batches[i if recipe.d_fresh else 0]) for i in range(recipe.d_steps)]
     return torch.cat([torch.stack(figures).mean(dim=0), _g_step(networks, recipe.batch).view(1)])
 
 

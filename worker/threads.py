@@ -77,7 +77,7 @@ def _list_candidates(most: int) -> list[int]:
 
 
 def _measure_speed(recipe: Recipe, images: Tensor, threads: int) -> float:
-    """Steps a second, in the best of some rounds that each have one penalty, with networks of their own."""
+    """Steps a second, in the best of some rounds that have equally many penalties, with networks of their own."""
     real = mnist.scale(images[: recipe.images_per_step])
     times: list[float] = []
     with use(threads), torch.random.fork_rng(devices=[]):

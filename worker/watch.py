@@ -35,6 +35,7 @@ class Watch:
         self._told_epoch = 0  # the last epoch that has an event
         self._measured_epoch = 0  # the last epoch whose metrics have an event
         self._finished_epoch = 0  # the last one
+        self._refused: list[Path] = []  # states from which this run could not go on
         self._half_epoch = 0  # the run went on from within the epoch after this one; 0: it did not
 
     def on_progress(self, progress: Progress) -> None:
@@ -77,22 +78,25 @@ class Watch:
             return
         content = io.BytesIO()
         torch.save(state, content)
-        saved.write(self._folder, state["number"], content.getvalue())
-        self._lease.show({"lost_in_a_row": 0})
+        saved.write(self._folder, state["number"], content.getvalue(), instead_of=self._refused)
+        self._refused.clear()
+        self._lease.show({"saved_step": state["number"]})
         if len(state["history"]) > self._told_epoch:
             self._tell(state)
 
     def find_state(self, recipe: Recipe) -> State | None:
         """The newest state of an earlier run from which this run can resume, if there is one."""
         job = self._lease.job
-        for content in saved.read(self._folder):
+        for path, content in saved.read(self._folder):
             try:
                 state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
                 logger.warning("a saved state of job %s cannot be read: %s", job.id, error)
+                self._refused.append(path)
                 continue
             if not fits(state, recipe, job.seed):
                 logger.warning("a saved state of job %s is of another recipe or release: not used", job.id)
+                self._refused.append(path)
                 continue
             logger.info("job %s goes on at step %d", job.id, state["number"])
             self._lease.show({"resumes": job.resumes + 1})

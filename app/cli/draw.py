@@ -56,7 +56,7 @@ def generate(
 def samples(
     arch: ArchOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png or .webp file.")],
-    epoch: Annotated[int | None, typer.Option(min=1, help="Show only this epoch, with all its 64 images.")] = None,
+    epoch: Annotated[int | None, typer.Option(min=1, help="Show only this epoch, with all its images.")] = None,
     version: VersionOption = None,
     scale: ScaleOption = 1,
 ) -> None:

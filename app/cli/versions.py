@@ -71,7 +71,7 @@ def report(
         Path | None, typer.Option("--output", "-o", help="The folder to write to. Default: report in DIGITS_STATE_DIR.")
     ] = None,
 ) -> None:
-    """Compare the trained versions: samples, learning curves, FID against time, all metrics.
+    """Compare the versions: samples, learning curves, earth mover's distance, FID against time, all metrics.
 
     The table has every version, the figures the longest and the newest of each architecture and recipe. A
     version has an FID curve only if it was trained with --measure-every.

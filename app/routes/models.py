@@ -66,7 +66,7 @@ async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
 
 @router.get("/{arch}/{version}", responses=describe_problems(404))
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
-    """One version with its manifest; ``latest`` is the newest one that can draw."""
+    """One version with its manifest; ``latest`` is the newest one that was trained; without any, the default one."""
     _require_arch(arch)
     entry = await generators.find_entry(arch, version)
     return VersionDetail.model_validate({**_list_facts(entry), "manifest": entry.manifest})

@@ -17,6 +17,7 @@ from models.manifest import GENERATOR, MANIFEST
 from tests.processes import eventually, run_in_threads
 from tests.versions import publish
 
+SHIPPED_FOLDER = versions.PRETRAINED
 BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than all shipped versions
 
 
@@ -55,6 +56,17 @@ def test_a_new_version_is_found(generators: Generators, tmp_path: Path) -> None:
     generators.refresh()
     assert generators.get("dcgan", str(version)).manifest.version == version
     assert generators.get("dcgan", "latest").manifest.version == version
+
+
+def test_without_a_trained_version_the_latest_is_the_default(generators: Generators, tmp_path: Path) -> None:
+    """Those that are shipped for comparison may have higher numbers."""
+    shipped = versions.PRETRAINED / "dcgan"
+    (shipped / "2").symlink_to(SHIPPED_FOLDER / "dcgan" / "2")
+    generators.refresh()
+    assert [generators.get("dcgan", name).manifest.version for name in ("2", "latest", None)] == [2, 1, 1]
+    ours = publish(tmp_path).version
+    generators.refresh()
+    assert generators.get("dcgan", "latest").manifest.version == ours == 3
 
 
 def test_a_short_trial_does_not_displace_a_good_version(generators: Generators, tmp_path: Path) -> None:

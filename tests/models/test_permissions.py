@@ -68,7 +68,7 @@ def read_all(model_dir: Path) -> None:
     for number in (FIRST, SECOND):
         versions.read_generator(model_dir / "vanilla" / str(number))
         versions.read_samples(model_dir / "vanilla" / str(number))
-    assert next(saved.read(model_dir / ".runs" / "a-job")) == b"state"
+    assert next(saved.read(model_dir / ".runs" / "a-job"))[1] == b"state"
     assert publish(model_dir, "vanilla").version == SECOND + 1
 
 

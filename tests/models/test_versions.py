@@ -54,6 +54,21 @@ def test_numbers_follow_those_of_the_shipped_versions(tmp_path: Path) -> None:
     assert [publish(tmp_path).version, publish(tmp_path).version] == [shipped + 1, shipped + 2]
 
 
+def test_a_number_that_was_given_here_never_means_a_shipped_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later release may ship it. This one ships versions 1 and 2 of vanilla."""
+    with monkeypatch.context() as earlier:
+        for module in (versions, publishing):
+            earlier.setattr(module, "PRETRAINED", tmp_path / "shipped")
+        ours = publish(tmp_path, "vanilla")
+    assert ours.version == 1
+    assert versions.find_folders(tmp_path)["vanilla", 1] == folder_of(tmp_path, ours)
+    shutil.rmtree(folder_of(tmp_path, ours))
+    assert ("vanilla", 1) not in versions.find_folders(tmp_path)
+    assert ("vanilla", 2) in versions.find_folders(tmp_path)
+
+
 def test_a_number_is_never_given_twice(tmp_path: Path) -> None:
     """Not that of a version that was deleted, nor one whose publication failed."""
     first, second = publish(tmp_path), publish(tmp_path)

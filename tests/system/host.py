@@ -120,7 +120,7 @@ CHANGES: Mapping[str, Callable[[], None]] = {
     "no token": lambda: _script("return state == 'running' and its_token == token", "return true"),
     "no marker": _no_marker,
     "no claim": lambda: _script("if get(id, 'state') ~= 'queued' then return false end", ""),
-    "no new count": lambda: _script("key(id), 'lost_in_a_row', 1", "key(id), 'lost_leases', 0"),
+    "no new count": lambda: _script("set(id, 'lost_in_a_row', 0)", ""),
     "no limit": lambda: _script("times >= MAX_LOST", "false"),
     "no wake": lambda: _script("asleep[#asleep + 1] = id", ""),
     "no flag": lambda: _script("set(id, 'cancel_requested', 1)", "finish(id, 'canceled')"),

@@ -107,10 +107,10 @@ def test_a_job_that_kills_its_process_fails_after_three_attempts_and_the_next_on
 @pytest.mark.protection("no new count")
 def test_a_job_that_gets_on_outlives_more_losses_than_a_job_that_does_not(hosts: Hosts) -> None:
     worker = hosts.worker()
-    job_id = hosts.train(epochs=MAX_LOST + 2)
+    job_id = hosts.train(epochs=MAX_LOST + 4)
     for epoch in range(2, MAX_LOST + 3):  # in each of these epochs, its process is killed once
         hosts.wait_for_step(job_id, epoch=epoch)
-        eventually(lambda: hosts.job(job_id).lost_in_a_row == 0, "its state is counted")
+        eventually(lambda: hosts.job(job_id).lost_in_a_row == 0, "it has come further")
         trainer(worker).kill()
     job = hosts.wait_for_end(job_id)
     assert (job.state, job.lost_leases, job.lost_in_a_row) == (JobState.SUCCEEDED, MAX_LOST + 1, 0)

@@ -221,15 +221,30 @@ def test_a_job_that_lost_its_worker_three_times_in_a_row_has_failed(store: JobSt
     assert job.error == "worker lost: 3 attempts in a row ended without a word or a new state"
 
 
-def test_a_job_that_saves_a_state_between_losses_goes_on(store: JobStore) -> None:
+def test_a_job_that_comes_further_between_losses_goes_on(store: JobStore) -> None:
     job_id = queue_job(store).id
-    for _ in range(2 * MAX_LOST):
+    for step in range(1, 2 * MAX_LOST + 1):
         store.lose(claimed(store, job_id).job.id, "worker")
         claim = claimed(store, job_id)
-        store.report(claim, {"lost_in_a_row": 0})
+        store.report(claim, {"saved_step": step})
         store.lose(job_id, "worker")
     job = found(store, claim)
     assert (job.state, job.lost_leases, job.lost_in_a_row) == (JobState.QUEUED, 4 * MAX_LOST, 1)
+
+
+@pytest.mark.parametrize("step", [1, 9])
+def test_a_job_that_saves_what_was_saved_before_has_come_no_further(store: JobStore, step: int) -> None:
+    """For example if its model directory is lost with each worker."""
+    job_id = queue_job(store).id
+    store.report(claimed(store, job_id), {"saved_step": 9})
+    store.lose(job_id, "worker")
+    for _ in range(2, MAX_LOST + 1):
+        claim = claimed(store, job_id)
+        store.report(claim, {"saved_step": step})
+        store.report(claim, {"epoch": 1})
+        store.lose(job_id, "worker")
+    job = found(store, claim)
+    assert (job.state, job.lost_in_a_row, job.saved_step) == (JobState.FAILED, 3, 9)
 
 
 def test_a_job_that_may_have_been_published_does_not_fail_before_a_worker_has_looked(store: JobStore) -> None:

@@ -224,14 +224,26 @@ def test_a_run_that_fails_after_it_lost_the_job_does_not_close_it(
 
 
 @pytest.mark.usefixtures("unmeasured")
-def test_states_of_another_recipe_and_damaged_ones_are_left_out(store: JobStore, settings: Settings, job: Job) -> None:
+def test_states_of_another_recipe_and_damaged_ones_are_replaced(
+    store: JobStore, settings: Settings, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = saved.open_folder(settings.model_dir, job.id)
     content = io.BytesIO()
     torch.save({"recipe": {"name": "another"}, "seed": job.seed, "number": 5}, content)
     saved.write(folder, 5, content.getvalue())
     saved.write(folder, 6, content.getvalue()[:100])
+    kept: list[set[int]] = []
+    write = saved.write
+
+    def note(*arguments: Any, **named: Any) -> None:
+        write(*arguments, **named)
+        kept.append({int(path.stem.removeprefix("state-")) for path, _ in saved.read(folder)})
+
+    monkeypatch.setattr(saved, "write", note)
     assert run(job.id, store, settings) is JobState.SUCCEEDED
-    assert (ended(store, job).resumes, ended(store, job).step) == (0, 937)
+    after = ended(store, job)
+    assert (after.resumes, after.step, after.saved_step) == (0, 937, 937 * after.epochs)
+    assert kept[0] == {937}  # in place of the others
 
 
 def test_a_canceled_job_is_never_published_however_the_two_race(
@@ -328,7 +340,7 @@ def test_a_queued_job_that_has_begun_is_kept_by_its_next_run(
     thread.join()
     given_back = ended(store, long_job)
     assert given_back.state is JobState.QUEUED
-    newest = next(saved.read(settings.model_dir / ".runs" / long_job.id))
+    _, newest = next(saved.read(settings.model_dir / ".runs" / long_job.id))
     state = torch.load(io.BytesIO(newest), weights_only=True)
     asked = store.cancel(long_job.id, keep=True)
     assert asked is not None

@@ -13,7 +13,7 @@ def test_the_newest_states_are_kept_and_read_first(tmp_path: Path) -> None:
     folder = saved.open_folder(tmp_path, "job")
     for steps in (1, 20, 300):
         saved.write(folder, steps, str(steps).encode())
-    assert list(saved.read(folder)) == [b"300", b"20"]
+    assert [content for _, content in saved.read(folder)] == [b"300", b"20"]
     assert len(list(folder.iterdir())) == saved.KEPT
 
 
@@ -25,11 +25,23 @@ def test_a_state_is_written_whole_or_not_at_all_wherever_its_writer_is_killed(tm
         saved.write(folder, 2, b"two")
         process = run_until(step, signal.SIGKILL, saved.write, folder, 3, b"three")
         process.join()
-        assert next(saved.read(folder)) in (b"two", b"three")
-        assert set(saved.read(folder)) <= {b"one", b"two", b"three"}
+        found = [content for _, content in saved.read(folder)]
+        assert found[0] in (b"two", b"three")
+        assert set(found) <= {b"one", b"two", b"three"}
         if process.exitcode == 0:
             break
     assert step > 3
+
+
+def test_states_from_which_nobody_can_go_on_are_replaced_however_far_they_were(tmp_path: Path) -> None:
+    folder = saved.open_folder(tmp_path, "job")
+    for steps in (90, 100):
+        saved.write(folder, steps, b"of another release")
+    refused = [path for path, _ in saved.read(folder)]
+    saved.write(folder, 90, b"ours", instead_of=refused)
+    assert [content for _, content in saved.read(folder)] == [b"ours"]
+    saved.write(folder, 91, b"ours, too")
+    assert [content for _, content in saved.read(folder)] == [b"ours, too", b"ours"]
 
 
 def test_a_run_whose_job_has_ended_finds_no_place_to_write_to(tmp_path: Path) -> None:
