@@ -93,6 +93,7 @@ def test_messages_that_are_delivered_again_start_no_second_run(hosts: Hosts) -> 
 
 
 @pytest.mark.protection("no limit")
+@pytest.mark.changes("few")
 @pytest.mark.changes("deadly")
 def test_a_job_that_kills_its_process_fails_after_three_attempts_and_the_next_one_runs(hosts: Hosts) -> None:
     hosts.worker()
@@ -104,16 +105,20 @@ def test_a_job_that_kills_its_process_fails_after_three_attempts_and_the_next_on
     assert hosts.wait_for_end(next_id).state is JobState.SUCCEEDED
 
 
+@pytest.mark.changes("few")
 @pytest.mark.protection("no new count")
-def test_a_job_that_gets_on_outlives_more_losses_than_a_job_that_does_not(hosts: Hosts) -> None:
+def test_a_job_that_comes_further_outlives_more_losses_than_one_that_does_not(hosts: Hosts) -> None:
     worker = hosts.worker()
-    job_id = hosts.train(epochs=MAX_LOST + 4)
-    for epoch in range(2, MAX_LOST + 3):  # in each of these epochs, its process is killed once
-        hosts.wait_for_step(job_id, epoch=epoch)
-        eventually(lambda: hosts.job(job_id).lost_in_a_row == 0, "it has come further")
+    job_id = hosts.train(epochs=1000)
+    for losses in range(MAX_LOST + 1):
+        eventually(lambda losses=losses: hosts.job(job_id).attempt == losses + 1, "it goes on")  # type: ignore[misc]
+        hosts.wait_for_step(job_id, epoch=(hosts.job(job_id).epoch or 1) + 1)
         trainer(worker).kill()
+    eventually(lambda: hosts.job(job_id).attempt == MAX_LOST + 2, "it goes on")
+    hosts.store.cancel(job_id, keep=True)
     job = hosts.wait_for_end(job_id)
-    assert (job.state, job.lost_leases, job.lost_in_a_row) == (JobState.SUCCEEDED, MAX_LOST + 1, 0)
+    assert (job.state, job.lost_leases, job.resumes) == (JobState.CANCELED, MAX_LOST + 1, MAX_LOST + 1)
+    assert len(hosts.versions(job_id)) == 1
 
 
 @pytest.mark.protection("no append-only file")
