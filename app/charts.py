@@ -132,15 +132,18 @@ def _draw_distance(axes: Axes, run: Run, *, estimated: bool) -> None:
     axes.plot(epochs, exact, ".-", label="exact, of 1,000 images", color=run.color)
     axes.axhline(classifier.facts().floors["emd"], linestyle=":", color="black", label="exact, of real images")
     axes.set(title=run.title, xlabel="epoch", ylabel="earth mover's distance (0…1)")
-    lines = axes.get_lines()
+    lines, top = axes.get_lines(), axes
     if estimated:
-        right = axes.twinx()
+        top = right = axes.twinx()
         halves = [(epoch["d_real"] - epoch["d_fake"]) / 2 for epoch in run.history]
-        label = "the critic's estimate (right), ½ (D(real) − D(fake))"
+        label = "½ (D(real) − D(fake)), the critic's estimate"
         lines += right.plot(run.list_values("epoch"), halves, "--", label=label, color=run.color)
         right.set_ylabel("the critic's estimate")
+        for side in (axes, right):  # room for the legend
+            low, high = side.get_ylim()
+            side.set_ylim(low, high + 0.5 * (high - low))
     axes.title.set_fontsize(9)
-    axes.legend(handles=lines, fontsize=8)
+    top.legend(handles=lines, fontsize=8, loc="upper right" if estimated else "best")
 
 
 def _make_panels(rows: int, columns: int, size: float) -> tuple[Figure, Iterator[list[Axes]]]:
