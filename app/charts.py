@@ -46,6 +46,11 @@ class Run:
     def color(self) -> str:
         return COLORS.get(self.manifest.recipe_name, OTHER_COLOR)
 
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """The epochs that have metrics."""
+        return [epoch for epoch in self.history if epoch.get("metrics")]
+
     def list_values(self, name: str) -> list[float]:
         return [epoch[name] for epoch in self.history]
 
@@ -87,10 +92,9 @@ def draw_fid(runs: Sequence[Run]) -> Figure:
     floor = classifier.facts().floors["fid"]
     for arch, axes in zip(ARCHS, next(rows), strict=True):
         for run in runs:
-            measured = [epoch for epoch in run.history if epoch.get("metrics")]
-            if run.manifest.arch == arch and measured:
-                seconds = [epoch["seconds"] for epoch in measured]
-                fid = [epoch["metrics"]["fid"] for epoch in measured]
+            if run.manifest.arch == arch and run.measured:
+                seconds = [epoch["seconds"] for epoch in run.measured]
+                fid = [epoch["metrics"]["fid"] for epoch in run.measured]
                 label = f"{run.manifest.recipe_name}, version {run.manifest.version}"
                 axes.plot(seconds, fid, marker=".", label=label, color=run.color)
         axes.axhline(floor, linestyle=":", color="black", label="real images (the floor)")
@@ -127,9 +131,8 @@ def _draw_distance(axes: Axes, run: Run, *, estimated: bool) -> None:
 
     A critic sees pixels in −1…1, where distances are twice as long: its estimate is halved.
     """
-    measured = [epoch for epoch in run.history if epoch.get("metrics")]
-    epochs, exact = [epoch["epoch"] for epoch in measured], [epoch["metrics"]["emd"] for epoch in measured]
-    axes.plot(epochs, exact, ".-", label="exact, of 1,000 images", color=run.color)
+    exact = [epoch["metrics"]["emd"] for epoch in run.measured]
+    axes.plot([epoch["epoch"] for epoch in run.measured], exact, ".-", label="exact, of 1,000 images", color=run.color)
     axes.axhline(classifier.facts().floors["emd"], linestyle=":", color="black", label="exact, of real images")
     axes.set(title=run.title, xlabel="epoch", ylabel="earth mover's distance (0…1)")
     lines, top = axes.get_lines(), axes

@@ -40,9 +40,10 @@ def find_folders(model_dir: Path) -> dict[tuple[str, int], Path]:
     """
     found: dict[tuple[str, int], Path] = {}
     for arch in ARCHS:
-        given = {*list_numbers(model_dir / arch / NUMBERS), *list_numbers(model_dir / arch)}
+        ours = list_numbers(model_dir / arch)
+        given = {*ours, *list_numbers(model_dir / arch / NUMBERS)}
         shipped = [number for number in list_numbers(PRETRAINED / arch) if number not in given]
-        for root, numbers in ((PRETRAINED, shipped), (model_dir, list_numbers(model_dir / arch))):
+        for root, numbers in ((PRETRAINED, shipped), (model_dir, ours)):
             for number in numbers:
                 folder = root / arch / str(number)
                 if _may_have_manifest(folder):

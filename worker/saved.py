@@ -45,9 +45,10 @@ def write(folder: Path, steps: int, data: bytes, instead_of: Iterable[Path] = ()
     """
     path = folder / f"state-{steps:09}.pt"
     files.replace(path, data)
-    replaced = set(instead_of) - {path}
-    rest = [other for other in _list_newest_first(folder) if other not in replaced]
-    for old in (*replaced, *rest[KEPT:]):
+    for refused in instead_of:
+        if refused != path:
+            refused.unlink(missing_ok=True)
+    for old in _list_newest_first(folder)[KEPT:]:
         old.unlink(missing_ok=True)
 
 

@@ -48,8 +48,8 @@ class Watch:
         }
         if last := progress.last:
             self._finished_epoch = last.epoch
-            told = last.describe()
-            fields |= {name: told[name] for name in TOLD if name in told}
+            told = ((name, getattr(last, name)) for name in TOLD)
+            fields |= {name: value for name, value in told if value is not None}
             if last.metrics and last.epoch > self._measured_epoch:
                 self.tell_metrics(last.epoch, last.metrics)
         self._lease.show(fields)
