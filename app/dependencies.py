@@ -14,6 +14,7 @@ from app.engine import Engine
 from app.errors import REDIS_AWAY, UnavailableError
 from app.events import Feeds
 from app.generators import Generators
+from app.indexes import Indexes
 from worker.broker import Publisher
 from worker.jobs import JobStore
 
@@ -56,6 +57,7 @@ class Resources:
     """Everything that must be opened and closed, kept in ``app.state.resources``."""
 
     generators: Generators
+    indexes: Indexes
     engine: Engine
     deadline_seconds: float  # for drawing a picture
     job_queue: JobQueue | None  # None: no Redis is configured

@@ -11,23 +11,25 @@ Must not know of HTTP, or where seeds come from.
 
 import asyncio
 import math
-import os
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from app.generators import LoadedVersion
 from app.memory import release_freed_memory
-from app.rendering import Encode, Images
+from app.rendering import Images
 from models.inference import BATCH
+from worker.linux import yield_thread
+
+T = TypeVar("T")
 
 Part = tuple["_Request", range]  # of a pass: a request, and which of its images
 
@@ -50,9 +52,9 @@ class EngineBusyError(Exception):
 class _Request:
     version: LoadedVersion
     seeds: Sequence[int]
-    encode: Encode
+    encode: Callable[[Images], Any]
     apart: bool  # encode it in the thread for large answers
-    answer: asyncio.Future[bytes]
+    answer: asyncio.Future[Any]
     images: Images  # filled while they are drawn
     arrived: float
     begun: int = 0  # images that a thread has taken
@@ -75,7 +77,7 @@ class Engine:
         self._image_seconds = FIRST_GUESS_SECONDS  # that one thread takes for an image, smoothed
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"engine-{i}") for i in range(threads)]
-        self._encoder = ThreadPoolExecutor(1, "encoder", _yield_to_other_threads)  # for large answers
+        self._encoder = ThreadPoolExecutor(1, "encoder", yield_thread, (ENCODER_NICENESS,))  # for large answers
 
     def start(self) -> None:
         """Start the threads. They give their answers to the event loop that is running now."""
@@ -84,8 +86,8 @@ class Engine:
             thread.start()
 
     def submit(
-        self, version: LoadedVersion, seeds: Sequence[int], encode: Encode, *, apart: bool = False
-    ) -> asyncio.Future[bytes]:
+        self, version: LoadedVersion, seeds: Sequence[int], encode: Callable[[Images], T], *, apart: bool = False
+    ) -> asyncio.Future[T]:
         """Queue a request. The future gets ``encode(images)``: ``[len(seeds), 28, 28]``, in the order of ``seeds``.
 
         ``apart``: encoding takes so long that other requests should not wait for it.
@@ -216,28 +218,23 @@ class Engine:
             return [request for request, _ in parts if request.drawn == len(request.seeds)]
 
 
-def _encode(request: _Request) -> bytes | Exception:
+def _encode(request: _Request) -> Any:
+    """The answer or, if it fails, the exception."""
     if request.error:
         return request.error
     if request.answer.done():
-        return b""
+        return None
     try:
         return request.encode(request.images)
     except Exception as error:
         return error
 
 
-def _give(answers: list[tuple[asyncio.Future[bytes], bytes | Exception]]) -> None:
+def _give(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, answer in answers:
         if future.done():  # nobody waits for this answer any more
             continue
-        if isinstance(answer, bytes):
-            future.set_result(answer)
-        else:
+        if isinstance(answer, Exception):
             future.set_exception(answer)
-
-
-def _yield_to_other_threads() -> None:
-    """Have the kernel prefer the threads that draw, and the event loop. Only Linux knows a thread's priority."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)
+        else:
+            future.set_result(answer)

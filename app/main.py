@@ -22,6 +22,7 @@ from app import openapi
 from app.dependencies import JobQueue, Resources
 from app.engine import Engine
 from app.generators import Generators
+from app.indexes import Indexes
 from app.middleware.body_limit import BodyLimit
 from app.middleware.hosts import Hosts
 from app.middleware.methods import Methods
@@ -94,10 +95,14 @@ def create_app(settings: ApiSettings) -> Application:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         generators = Generators(settings.model_dir, where, settings.versions_in_memory)
         await asyncio.to_thread(generators.refresh)
+        indexes = Indexes(generators, settings.model_dir)
+        await asyncio.to_thread(indexes.look)
         engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
         async with contextlib.AsyncExitStack() as stack:
             job_queue = _open_job_queue(settings, stack)
-            app.state.resources = Resources(generators, engine, settings.deadline_seconds, job_queue)
+            app.state.resources = Resources(generators, indexes, engine, settings.deadline_seconds, job_queue)
+            stack.callback(indexes.close)
+            indexes.start()
             gc.collect()
             gc.freeze()  # what is loaded stays: each collection that searched it blocked all answers for 0.1 s
             stack.callback(engine.close)

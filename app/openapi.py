@@ -35,6 +35,16 @@ PROBLEM = {
     },
 }
 
+_DIGIT = {
+    "seed": {"type": "integer"},
+    "digit": {"type": "integer", "minimum": 0, "maximum": 9, "description": "what it is, as two classifiers read it"},
+    "confidence": {
+        "type": "number",
+        "description": "the mean probability of both classifiers, rounded down, at most 0.999",
+    },
+}
+_PNG = {"png": {"type": "string", "contentEncoding": "base64", "description": "a PNG"}}
+
 PICTURES = {
     "type": "object",
     "title": "Pictures",
@@ -42,18 +52,32 @@ PICTURES = {
     "properties": {
         "arch": {"type": "string"},
         "version": {"type": "integer"},
-        "seed": {"type": "integer", "description": "of the first image"},
+        "seed": {"type": "integer", "description": "of the first digit"},
         "sha256": {"type": "string", "description": "of the weights"},
         "images": {
             "type": "array",
             "items": {
-                "type": "object",
-                "title": "Picture",
-                "required": ["seed", "png"],
-                "properties": {
-                    "seed": {"type": "integer"},
-                    "png": {"type": "string", "contentEncoding": "base64", "description": "a PNG"},
-                },
+                "oneOf": [
+                    {
+                        "type": "object",
+                        "title": "Digit",
+                        "required": [*_DIGIT, *_PNG],
+                        "properties": _DIGIT | _PNG,
+                    },
+                    {
+                        "type": "object",
+                        "title": "Line",
+                        "description": "of a text",
+                        "required": ["digits", *_PNG],
+                        "properties": {
+                            "digits": {
+                                "type": "array",
+                                "items": {"type": "object", "required": list(_DIGIT), "properties": _DIGIT},
+                            },
+                            **_PNG,
+                        },
+                    },
+                ]
             },
         },
     },

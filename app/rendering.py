@@ -18,17 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from app import lines
 from app.png import encode_png
+from models import readers, seed_index
 from models.manifest import Manifest
+from models.readers import Reading
+from models.seed_index import SeedIndex
 
-Images = NDArray[np.uint8]  # [n, 28, 28]
-Encode = Callable[[Images], bytes]
+Images = NDArray[np.uint8]  # [n, 28, 28], or [n, height, width] of lines
 
 GUTTER_PX = 2  # between the images of a grid
 GUTTER_GREY = 96
 WEBP_MAX_PX = 16383  # per side; the format's own limit
 STRIP_PIXELS = 2**20  # of a grid that are in memory at a time
 LARGE_PIXELS = 2**20  # a picture of more takes tens of milliseconds to encode
+LARGE_DIGITS = 64  # the same, if each digit is read, or put into a line
 
 
 class ImpossiblePictureError(Exception):
@@ -40,31 +44,49 @@ class ImpossiblePictureError(Exception):
 
 
 @dataclass(frozen=True)
+class Line:
+    """How an image of a picture is made of several digits."""
+
+    length: int  # digits
+    spacing: int  # pixels
+
+
+@dataclass(frozen=True)
 class Picture:
     """Images, the version that drew them, and how to show them."""
 
     images: Images
-    seeds: Sequence[int]  # one per image
+    seeds: Sequence[int]  # of each digit; of all images, the same number each
     manifest: Manifest  # of that version
     scale: int = 1  # picture pixels per image pixel
     columns: int | None = None  # None: near-square
+    reading: Reading | None = None  # what each digit is, for the formats that say it
 
-    def describe(self, index: int = 0) -> dict[str, str]:
-        """The facts that a file holds about image ``index``, or about a whole grid (index 0)."""
-        return {
+    def get_part(self, index: int) -> slice:
+        """The digits of image ``index``."""
+        length = len(self.seeds) // len(self.images)
+        return slice(index * length, (index + 1) * length)
+
+    def describe(self, part: slice = slice(None)) -> dict[str, str]:
+        """The facts that a file holds about these digits, or about all of them."""
+        seeds = self.seeds[part]
+        facts = {
             "arch": self.manifest.arch,
             "version": str(self.manifest.version),
-            "seed": str(self.seeds[index]),
+            "seed": str(seeds[0]),
             "sha256": self.manifest.weights_sha256,
         }
+        return facts if _are_consecutive(seeds) else {**facts, "seeds": join_seeds(seeds, ",")}
 
 
 def render_png(picture: Picture) -> bytes:
-    """A grid. Its text chunks hold arch, version, first seed and the SHA-256 of the weights."""
+    """A grid. Its text chunks hold arch, version, first seed and the SHA-256 of the weights.
+
+    They hold all seeds if those do not follow each other.
+    """
     images, columns, scale = picture.images, picture.columns, picture.scale
-    return encode_png(
-        measure_grid(len(images), columns, scale), iterate_strips(images, columns, scale), picture.describe()
-    )
+    size = measure_grid(len(images), columns, scale, images.shape[1:])
+    return encode_png(size, iterate_strips(images, columns, scale), picture.describe())
 
 
 def render_webp(picture: Picture) -> bytes:
@@ -76,26 +98,34 @@ def render_webp(picture: Picture) -> bytes:
 
 
 def render_zip(picture: Picture) -> bytes:
-    """One PNG per image, named by architecture, version and seed."""
+    """One PNG per image, named by architecture, version and seeds."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
-        for index, seed in enumerate(picture.seeds):
-            name = f"{picture.manifest.arch}-v{picture.manifest.version}-seed{seed}.png"
+        for index in range(len(picture.images)):
+            seeds = join_seeds(picture.seeds[picture.get_part(index)], "-")
+            name = f"{picture.manifest.arch}-v{picture.manifest.version}-seed{seeds}.png"
             archive.writestr(zipfile.ZipInfo(name), _render_image(picture, index))
     return file.getvalue()
 
 
 def render_json(picture: Picture) -> bytes:
-    """Every image as a base64 PNG with its seed."""
+    """Every image as a base64 PNG, with the seed of each digit, what it is, and how sure that is."""
+    assert picture.reading
+    digits = [
+        {"seed": seed, "digit": digit, "confidence": readers.find_confidence(level)}
+        for seed, digit, level in zip(picture.seeds, *(values.tolist() for values in picture.reading), strict=True)
+    ]
+    images = []
+    for index in range(len(picture.images)):
+        shown = digits[picture.get_part(index)]
+        facts = shown[0] if len(shown) == 1 else {"digits": shown}
+        images.append({**facts, "png": base64.b64encode(_render_image(picture, index)).decode()})
     document = {
         "arch": picture.manifest.arch,
         "version": picture.manifest.version,
         "seed": picture.seeds[0],
         "sha256": picture.manifest.weights_sha256,
-        "images": [
-            {"seed": seed, "png": base64.b64encode(_render_image(picture, index)).decode()}
-            for index, seed in enumerate(picture.seeds)
-        ],
+        "images": images,
     }
     return json.dumps(document).encode()
 
@@ -108,6 +138,7 @@ class Format:
     extension: str  # of its name
     max_pixels: int
     max_side: int
+    says_digits: bool = False  # it needs a reading
 
 
 # fmt: off
@@ -116,7 +147,7 @@ FORMATS: Mapping[str, Format] = {
     "image/png":        Format(render_png,  ".png",    2**26,  2**31 - 1),
     "image/webp":       Format(render_webp, ".webp",   2**22,  WEBP_MAX_PX), # its encoder takes 26 bytes per pixel
     "application/zip":  Format(render_zip,  ".zip",    2**26,  2**31 - 1),
-    "application/json": Format(render_json, ".json",   2**26,  2**31 - 1),
+    "application/json": Format(render_json, ".json",   2**26,  2**31 - 1, says_digits=True),
 }
 # fmt: on
 
@@ -130,10 +161,34 @@ class Encoder:
     seeds: Sequence[int]
     scale: int = 1
     columns: int | None = None
+    line: Line | None = None  # of which each image consists; None: it is one digit
+    index: SeedIndex | None = None  # what is known of that version's digits
 
     def __call__(self, images: Images) -> bytes:
-        picture = Picture(images, self.seeds, self.manifest, self.scale, self.columns)
+        reading = self._read(images) if self._says_digits else None
+        if self.line:
+            images = lines.compose(images, self.line.length, self.line.spacing)
+        picture = Picture(images, self.seeds, self.manifest, self.scale, self.columns, reading)
         return FORMATS[self.media_type].render(picture)
+
+    @property
+    def _says_digits(self) -> bool:
+        return FORMATS[self.media_type].says_digits
+
+    @property
+    def _is_known(self) -> bool:
+        return self.index is not None and max(self.seeds) < seed_index.SEEDS
+
+    def _read(self, images: Images) -> Reading:
+        if self.index and self._is_known:
+            return self.index.digits[self.seeds], self.index.levels[self.seeds]
+        return readers.read(images)
+
+    def _measure(self) -> tuple[int, int]:
+        """Height and width; of lines, the most that it can be."""
+        length = self.line.length if self.line else 1
+        cell = lines.measure(length, self.line.spacing) if self.line else (28, 28)
+        return measure_grid(len(self.seeds) // length, self.columns, self.scale, cell)
 
     def require_possible(self) -> None:
         """Check before drawing whether the format can hold the picture.
@@ -141,7 +196,7 @@ class Encoder:
         Raises:
             ImpossiblePictureError: it cannot.
         """
-        format, (height, width) = FORMATS[self.media_type], measure_grid(len(self.seeds), self.columns, self.scale)
+        format, (height, width) = FORMATS[self.media_type], self._measure()
         if height * width > format.max_pixels:
             self._refuse(height * width, format.max_pixels, "")
         if max(height, width) > format.max_side:
@@ -149,8 +204,9 @@ class Encoder:
 
     def is_large(self) -> bool:
         """Whether encoding takes so long that others should not wait for it."""
-        height, width = measure_grid(len(self.seeds), self.columns, self.scale)
-        return height * width > LARGE_PIXELS
+        height, width = self._measure()
+        is_slow = self.line is not None or (self._says_digits and not self._is_known)
+        return height * width > LARGE_PIXELS or (is_slow and len(self.seeds) > LARGE_DIGITS)
 
     def _refuse(self, found: int, bound: int, of: str) -> NoReturn:
         raise ImpossiblePictureError(
@@ -161,11 +217,11 @@ class Encoder:
 
 
 @lru_cache  # most requests are alike
-def measure_grid(n: int, columns: int | None, scale: int) -> tuple[int, int]:
-    """Height and width of a grid in pixels."""
+def measure_grid(n: int, columns: int | None, scale: int, image: tuple[int, ...] = (28, 28)) -> tuple[int, int]:
+    """Height and width in pixels of a grid of ``n`` images, which have height and width ``image`` themselves."""
     across = _count_columns(n, columns)
-    cell = 28 * scale + GUTTER_PX
-    return -(-n // across) * cell - GUTTER_PX, across * cell - GUTTER_PX
+    height, width = (side * scale + GUTTER_PX for side in image)
+    return -(-n // across) * height - GUTTER_PX, across * width - GUTTER_PX
 
 
 def make_grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:
@@ -176,7 +232,7 @@ def make_grid(images: Images, columns: int | None = None, scale: int = 1) -> NDA
 def iterate_strips(images: Images, columns: int | None = None, scale: int = 1) -> Iterator[NDArray[np.uint8]]:
     """The picture of :func:`make_grid` from top to bottom, in strips of about ``STRIP_PIXELS``."""
     across = _count_columns(len(images), columns)
-    height, width = measure_grid(across, across, scale)
+    height, width = measure_grid(across, across, scale, images.shape[1:])
     taken = max(1, STRIP_PIXELS // (height * width)) * across  # images per strip
     for start in range(0, len(images), taken):
         strip = _make_rows(images[start : start + taken], across, scale)
@@ -203,4 +259,13 @@ def _make_rows(images: Images, columns: int, scale: int) -> NDArray[np.uint8]:
 def _render_image(picture: Picture, index: int) -> bytes:
     """One image as a PNG of its own."""
     enlarged = picture.images[index].repeat(picture.scale, axis=0).repeat(picture.scale, axis=1)
-    return encode_png(enlarged.shape, [enlarged], picture.describe(index))
+    return encode_png(enlarged.shape, [enlarged], picture.describe(picture.get_part(index)))
+
+
+def join_seeds(seeds: Sequence[int], by: str) -> str:
+    """Their names, as 5,17,3."""
+    return by.join(map(str, seeds))
+
+
+def _are_consecutive(seeds: Sequence[int]) -> bool:
+    return isinstance(seeds, range) or len(seeds) == 1

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch
@@ -24,6 +25,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from models import mnist
 
 CLASSIFIER = Path(__file__).parent / "pretrained" / "classifier.safetensors"
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FEATURES = 128
 EPOCHS = 6
@@ -43,7 +46,7 @@ class Facts(BaseModel):
     torch: str
     wall_seconds: float
     test_accuracy: float
-    floors: dict[str, float]  # models.metrics.measure of real training images
+    floors: dict[str, float] = {}  # models.metrics.measure of real training images
 
 
 class Classifier(nn.Module):
@@ -76,14 +79,15 @@ def _block(channels_in: int, channels_out: int) -> list[nn.Module]:
 
 
 def train(
+    make: Callable[[], Network],
     images: Tensor,
     labels: Tensor,
     *,
     epochs: int,
     seed: int,
     on_progress: Callable[[int, int], None] = lambda step, steps: None,
-) -> Classifier:
-    """Train on ``images`` (``[n, 28, 28]`` uint8) and ``labels`` (``[n]`` int64 in 0…9).
+) -> Network:
+    """Train a new network on ``images`` (``[n, 28, 28]`` uint8) and ``labels`` (``[n]`` int64 in 0…9).
 
     Each image is rotated, scaled and shifted a little at random. ``on_progress`` is called after
     every step with the number of steps done and their total. The same seed gives the same weights
@@ -91,23 +95,23 @@ def train(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier()
-        classifier.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
-        optimizer = AdamW(classifier.parameters(), lr=_LR, fused=True)
+        network = make()
+        network.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
+        optimizer = AdamW(network.parameters(), lr=_LR, fused=True)
         steps = epochs * (len(images) // _BATCH)
         schedule = OneCycleLR(optimizer, max_lr=_LR, total_steps=steps, pct_start=0.2)
         done = 0
         for _ in range(epochs):
             order = torch.randperm(len(images))
             for chosen in order[: len(order) // _BATCH * _BATCH].split(_BATCH):
-                logits = classifier(_jitter(_to_pixels(images[chosen])))
+                logits = network(_jitter(_to_pixels(images[chosen])))
                 optimizer.zero_grad()
                 functional.cross_entropy(logits, labels[chosen]).backward()
                 optimizer.step()
                 schedule.step()
                 done += 1
                 on_progress(done, steps)
-    return classifier.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
@@ -117,18 +121,25 @@ def classify(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
     return features, classifier.head(features).softmax(dim=1)
 
 
-def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
+@torch.inference_mode()
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The share of ``images`` (``[n, 28, 28]`` uint8) whose most probable class is their label."""
-    return (classify(classifier, images)[1].argmax(dim=1) == labels).float().mean().item()
+    found = torch.cat([network(_to_pixels(chunk)).argmax(dim=1) for chunk in images.split(100)])
+    return (found == labels).float().mean().item()
 
 
 @cache
 def load(path: Path = CLASSIFIER) -> Classifier:
     """A saved classifier, in eval mode. It is cached, so later calls cost nothing."""
-    classifier = Classifier()
-    classifier.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
-    classifier.load_state_dict(safetensors.torch.load_file(path))
-    return classifier.eval().requires_grad_(False)
+    return load_network(Classifier, path)
+
+
+def load_network(make: Callable[[], Network], path: Path) -> Network:
+    """A saved network for images ``[n, 1, 28, 28]``, in eval mode."""
+    network = make()
+    network.to(memory_format=_LAYOUT)  # type: ignore[call-overload]
+    network.load_state_dict(safetensors.torch.load_file(path))
+    return network.eval().requires_grad_(False)
 
 
 @cache
@@ -137,9 +148,9 @@ def facts(path: Path = CLASSIFIER) -> Facts:
     return Facts.model_validate_json(path.with_suffix(".json").read_bytes())
 
 
-def save(classifier: Classifier, facts: Facts, path: Path = CLASSIFIER) -> None:
-    """Write the weights as safetensors, and the facts beside them."""
-    weights = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
+def save(network: nn.Module, facts: Facts, path: Path = CLASSIFIER) -> None:
+    """Write the weights as safetensors, as float16 or float32 as they are, and the facts beside them."""
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     path.write_bytes(safetensors.torch.save(weights))
     path.with_suffix(".json").write_text(facts.model_dump_json(indent=2) + "\n")
 

@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # of sys/prctl.h
@@ -34,6 +35,12 @@ def yield_cores(niceness: int) -> None:
     if os.getsid(0) in (os.getpid(), os.getppid()):  # not a session shared with a shell or an API
         with contextlib.suppress(OSError):  # Linux divides CPU time among sessions first, then among processes
             Path("/proc/self/autogroup").write_text(str(niceness))
+
+
+def yield_thread(niceness: int) -> None:
+    """Let the other threads of this process and of others run before the calling one (Linux only)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def count_cores() -> int:

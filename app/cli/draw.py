@@ -1,7 +1,6 @@
 """``digits generate`` and ``digits samples``: write pictures to files, without a server."""
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,46 +9,64 @@ import typer
 from app.cli.console import ArchOption, ColumnsOption, ScaleOption, SeedOption, VersionOption, fail, out
 from app.cli.versions import load_generators
 from app.settings import ApiSettings
-from models import seeds
 from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from app.generators import LoadedVersion
-    from app.rendering import Encoder
+    from app.generators import Generators, LoadedVersion
+    from app.orders import LargeOrder
 
 commands = typer.Typer()
 
 
-@commands.command(epilog="Example: `digits generate --arch wgan -n 16 -o wgan.png`")
+@commands.command(
+    epilog="Example: `digits generate --arch wgan -n 16 -o wgan.png` or `digits generate --arch wgan --text 31415 -o pi.png`"  # noqa: E501
+)
 def generate(
     arch: ArchOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png, .webp, .zip or .json file.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="How many digits, up to 65,536.")] = 16,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", min=1, help="How many digits, up to 65,536, or lines of text. Default: 16, or 1 line."),
+    ] = None,
+    digit: Annotated[int | None, typer.Option(help="Draw only this digit.")] = None,
+    digits: Annotated[str | None, typer.Option(help="Draw these digits in this order, as 0,1,1,2.")] = None,
+    text: Annotated[str | None, typer.Option(help="Draw a line of these digits, as 31415.")] = None,
+    spacing: Annotated[int | None, typer.Option(help="Pixels between the digits of a line. Default: 4.")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Of each digit that was asked for, 0.5 to 0.999. Default: 0.9.")
+    ] = None,
     seed: SeedOption = None,
     version: VersionOption = None,
     scale: ScaleOption = 1,
     columns: ColumnsOption = None,
 ) -> None:
     """Draw digits into a file, without a server."""
-    from app.engine import MAX_IMAGES
-    from app.rendering import Encoder, ImpossiblePictureError
+    from pydantic import ValidationError
+
+    from app.orders import LargeOrder
+    from app.rendering import ImpossiblePictureError
+    from models.seed_index import TooFewError
 
     media_type = _choose_format(output)
-    if n > MAX_IMAGES:
-        fail(f"-n: at most {MAX_IMAGES:,} digits, not {n:,}")
-    last = seeds.find_last_first(n)
-    if seed is not None and seed > last:
-        fail(f"--seed: at most {last}, so that {n} seeds fit")
-    loaded = _load_version(arch, version)
-    first = seeds.make_fresh(n) if seed is None else seed
-    each = range(first, first + n)
-    encoder = Encoder(media_type, loaded.manifest, each, scale, columns)
+    options = {
+        "arch": arch, "n": n, "digit": digit, "digits": digits, "text": text, "spacing": spacing,
+        "min_confidence": min_confidence, "seed": seed, "scale": scale, "columns": columns,
+    }  # fmt: skip
     try:
-        encoder.require_possible()
-        output.write_bytes(asyncio.run(_draw(loaded, each, encoder)))
-    except (ImpossiblePictureError, OSError) as error:
+        order = LargeOrder.model_validate({name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        fail(f"{'-n' if name == 'n' else '--' + name.replace('_', '-')}: {problem['msg']}")
+    try:
+        generators = load_generators()
+        loaded = _get_version(generators, arch, version)
+        first, data = asyncio.run(_draw(order, media_type, generators, loaded))
+        output.write_bytes(data)
+    except (ImpossiblePictureError, TooFewError, OSError) as error:
         fail(str(error))
-    out.print(f"{output}: {n} digits of {arch} version {loaded.manifest.version} from seed {first}", soft_wrap=True)
+    manifest = loaded.manifest
+    out.print(f"{output}: {order.describe()} of {arch} version {manifest.version} from seed {first}", soft_wrap=True)
 
 
 @commands.command(epilog="Example: `digits samples --arch dcgan -o samples.png`")
@@ -68,11 +85,12 @@ def samples(
 
     if output.suffix.lower() not in (".png", ".webp"):
         fail(f"{output} has an unknown extension: use .png or .webp")
-    manifest = _load_version(arch, version).manifest
+    manifest = _get_version(load_generators(), arch, version).manifest
     folder = versions.find_folders(Settings().model_dir)[arch, manifest.version]
     images = versions.read_samples(folder).numpy()
     if epoch is None:
-        shown, columns = images[:, :16].reshape(-1, 28, 28), 16
+        columns = min(16, images.shape[1])
+        shown = images[:, :columns].reshape(-1, 28, 28)
     elif epoch <= len(images):
         shown, columns = images[epoch - 1], 8
     else:
@@ -84,23 +102,35 @@ def samples(
     out.print(f"{output}: {arch} version {manifest.version}, {'each epoch' if epoch is None else f'epoch {epoch}'}")
 
 
-async def _draw(loaded: "LoadedVersion", each: Sequence[int], encoder: "Encoder") -> bytes:
-    """Draw as the API does, with an engine of its own."""
+async def _draw(
+    order: "LargeOrder", media_type: str, generators: "Generators", loaded: "LoadedVersion"
+) -> tuple[int, bytes]:
+    """Draw as the API does, with an engine of its own: the first seed and the file."""
     from app.engine import Engine
+    from app.indexes import Indexes
+    from app.rendering import Encoder
+    from app.values import find_seeds
+    from models import readers
 
+    indexes = Indexes(generators, Settings().model_dir)
+    indexes.look()
+    index = indexes.find(loaded.manifest)
     engine = Engine(ApiSettings(api_processes=1).engine_threads, wait_seconds=0.0)
     engine.start()
     try:
-        return await engine.submit(loaded, each, encoder, apart=encoder.is_large())
+        each = await find_seeds(order, lambda: index, lambda some: engine.submit(loaded, some, readers.read))
+        encoder = Encoder(media_type, loaded.manifest, each, order.scale, order.across, order.line, index)
+        encoder.require_possible()
+        return each[0], await engine.submit(loaded, each, encoder, apart=encoder.is_large())
     finally:
         engine.close()
 
 
-def _load_version(arch: str, version: str | None) -> "LoadedVersion":
+def _get_version(generators: "Generators", arch: str, version: str | None) -> "LoadedVersion":
     from app.generators import UnknownVersionError
 
     try:
-        return load_generators().get(arch, version)
+        return generators.get(arch, version)
     except UnknownVersionError as error:
         fail(str(error))
 

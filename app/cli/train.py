@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,6 +84,7 @@ def train_classifier(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=100, help="Default: 6, two minutes on two cores.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=seeds.MAX_SEED)] = 0,
+    second: Annotated[bool, typer.Option("--second", help="Train the second reader of digits instead.")] = False,
 ) -> None:
     """Train the digit classifier whose features the metrics use.
 
@@ -91,9 +93,10 @@ def train_classifier(
     """
     import torch
 
-    from models import classifier, metrics, mnist
+    from models import classifier, metrics, mnist, readers
 
-    output, epochs = output or classifier.CLASSIFIER, epochs or classifier.EPOCHS
+    output = output or (readers.SECOND if second else classifier.CLASSIFIER)
+    epochs = epochs or (readers.EPOCHS if second else classifier.EPOCHS)
     if output.suffix != ".safetensors":
         fail(f"{output} must end in .safetensors")
     if not os.access(output.parent, os.W_OK | os.X_OK):
@@ -108,7 +111,8 @@ def train_classifier(
     began = time.perf_counter()
     with make_bar() as bar:
         task = add_task(bar)
-        trained = classifier.train(
+        train = readers.train_second if second else partial(classifier.train, classifier.Classifier)
+        trained = train(
             images,
             labels,
             epochs=epochs,
@@ -116,18 +120,21 @@ def train_classifier(
             on_progress=lambda step, steps: bar.update(task, completed=step, total=steps),
         )
     seconds = time.perf_counter() - began
+    floors = {}
+    if isinstance(trained, classifier.Classifier):  # the second reader has no features for metrics
+        floors = metrics.measure(metrics.sample(images, metrics.IMAGES), metrics.Real.of(test_images, trained))
     facts = classifier.Facts(
-        command=f"digits train-classifier --epochs {epochs} --seed {seed}",
+        command=f"digits train-classifier --epochs {epochs} --seed {seed}{' --second' if second else ''}",
         epochs=epochs,
         seed=seed,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         wall_seconds=round(seconds, 1),
         test_accuracy=classifier.accuracy(trained, test_images, test_labels),
-        floors=metrics.measure(metrics.sample(images, metrics.IMAGES), metrics.Real.of(test_images, trained)),
+        floors=floors,
     )
     try:
-        classifier.save(trained, facts, output)
+        classifier.save(trained.half() if second else trained, facts, output)  # half the size, read as well
     except OSError as error:
         fail(f"cannot write {output}: {error}")
     out.print(f"{output}: {facts.test_accuracy:.2%} of the test images in {seconds:.0f} s", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from importlib.metadata import version
@@ -10,21 +11,22 @@ from typing import Annotated
 import mimeparse
 import torch
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
 
 from app.dependencies import Resources, get_resources
-from app.errors import NotAcceptableError
+from app.errors import NotAcceptableError, UnprocessableError
 from app.generators import LATEST, LoadedVersion
 from app.middleware.methods import IS_HEAD
 from app.openapi import Described, describe_headers, describe_pictures, describe_problems
-from app.rendering import FORMATS, Encoder
+from app.orders import Order
+from app.rendering import FORMATS, Encoder, join_seeds
 from app.routes.classes import DirectRoute, join_lines
-from app.waiting import wait_for
-from models import seeds
-from worker.recipes import ArchName
+from app.values import find_seeds
+from app.waiting import Deadline, wait_for
+from models import readers
+from models.readers import Reading
+from models.seed_index import TooFewError
 
-MAX_N = 1024
+MAX_NAMED = 64  # seeds in a header
 
 # What can change the last bits of a picture, apart from the query.
 _BUILD = (
@@ -34,8 +36,9 @@ _BUILD = (
 )
 
 _HEADERS = describe_headers(
-    X_Arch="the architecture that drew", X_Version="its version", X_Seed="the seed of the first image", Vary="Accept"
-)
+    X_Arch="the architecture that drew", X_Version="its version", X_Seed="the seed of the first image", Vary="Accept",
+    X_Seeds=f"the seeds of all digits, as 5,17,3, up to {MAX_NAMED}",
+)  # fmt: skip
 _CACHED = describe_headers(ETag="of what the bytes depend on; if a seed is given", Cache_Control="for how long")
 
 _ANSWERS: Described = {
@@ -47,29 +50,6 @@ _CACHED_ANSWERS: Described = {
     200: {**_ANSWERS[200], "headers": {**_HEADERS, **_CACHED}},
     304: {"description": "the picture that ``If-None-Match`` names has not changed", "headers": _CACHED},
 }
-
-
-class Order(BaseModel):
-    """The query of ``/generate``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    arch: ArchName
-    n: int = Field(16, ge=1, le=MAX_N, description="how many digits")
-    seed: int | None = Field(None, ge=0, le=seeds.MAX_SEED, description="image i has seed + i; default: a random seed")
-    version: str | None = Field(None, description="a number, or latest; default: the best")
-    scale: int = Field(1, ge=1, le=8, description="enlargement factor")
-    columns: int | None = Field(None, ge=1, le=MAX_N, description="columns of the grid; default: near-square")
-
-    @field_validator("seed")
-    @classmethod
-    def _require_room(cls, seed: int | None, info: ValidationInfo) -> int | None:
-        n = info.data.get("n", 1)  # missing if it is wrong itself
-        if seed is not None and seed > (last := seeds.find_last_first(n)):
-            raise PydanticCustomError(
-                "seed_range", f"Input should be at most {last}, so that {n} seeds fit", {"le": last}
-            )
-        return seed
 
 
 OrderQuery = Annotated[Order, Query()]
@@ -114,22 +94,33 @@ async def _draw(
     order: Order, request: Request, resources: Resources, media_type: str, loaded: LoadedVersion
 ) -> Response:
     manifest = loaded.manifest
-    first = seeds.make_fresh(order.n) if order.seed is None else order.seed
-    each = range(first, first + order.n)
-    encoder = Encoder(media_type, manifest, each, order.scale, order.columns)
+    deadline = Deadline.after(resources.deadline_seconds)
+
+    async def read(some: Sequence[int]) -> Reading:
+        return await wait_for(resources.engine.submit(loaded, some, readers.read, apart=True), request, deadline)
+
+    try:
+        each = await find_seeds(order, index=lambda: resources.indexes.find(manifest), read=read)
+    except TooFewError as error:
+        raise UnprocessableError(str(error), field=order.asked, bound={"le": error.found}) from None
+    encoder = Encoder(
+        media_type, manifest, each, order.scale, order.across, order.line, resources.indexes.peek(manifest)
+    )
     encoder.require_possible()
     headers = {
         "X-Arch": manifest.arch,
         "X-Version": str(manifest.version),
-        "X-Seed": str(first),
+        "X-Seed": str(each[0]),
         "Vary": "Accept",
     }
+    if len(each) <= MAX_NAMED:
+        headers["X-Seeds"] = join_seeds(each, ",")
     if IS_HEAD in request.scope:  # nothing is drawn, so nobody knows how long the body would be
         response = Response(media_type=media_type, headers=headers)
         del response.headers["content-length"]
         return response
     answer = resources.engine.submit(loaded, each, encoder, apart=encoder.is_large())
-    body = await wait_for(answer, request, resources.deadline_seconds)
+    body = await wait_for(answer, request, deadline)
     return Response(body, media_type=media_type, headers=headers)
 
 
@@ -137,7 +128,8 @@ def _make_etag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
     """A tag of everything that the bytes of a seeded answer depend on."""
     manifest = loaded.manifest
     facts = (
-        *_BUILD, loaded.inference.device, media_type, manifest.version, manifest.latents, manifest.weights_sha256,
+        *_BUILD, readers.sha256(), loaded.inference.device, media_type,
+        manifest.version, manifest.latents, manifest.weights_sha256,
         order.model_dump(exclude={"version"}),
     )  # fmt: skip
     return f'"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}"'

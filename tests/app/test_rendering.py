@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import rendering
-from app.rendering import FORMATS, GUTTER_GREY, Encoder, ImpossiblePictureError, Picture
+from app import lines, rendering
+from app.rendering import FORMATS, GUTTER_GREY, Encoder, ImpossiblePictureError, Line, Picture
 from models.manifest import GENERATOR, FileSum, Manifest
+from models.seed_index import SEEDS, SeedIndex
 from tests.versions import origin
 
 MANIFEST = Manifest(**origin("wgan").model_dump(), version=2, files={GENERATOR: FileSum(bytes=1, sha256="abc")})
+
+READING = np.array([3, 1, 4, 1, 5], np.uint8), np.array([40, 80, 0, 120, 40], np.uint8)
 
 
 def picture(n: int = 5, **changes: Any) -> Picture:
@@ -121,8 +124,10 @@ def test_a_zip_holds_one_png_an_image() -> None:
 
 
 def test_json_holds_every_image_with_its_seed() -> None:
-    drawn = picture()
+    drawn = picture(reading=READING)
     document = json.loads(rendering.render_json(drawn))
+    assert [item["digit"] for item in document["images"]] == [3, 1, 4, 1, 5]
+    assert [item["confidence"] for item in document["images"]] == [0.9, 0.99, 0.0, 0.999, 0.9]
     assert (document["arch"], document["version"], document["seed"]) == ("wgan", 2, 40)
     assert [item["seed"] for item in document["images"]] == [40, 41, 42, 43, 44]
     for index, item in enumerate(document["images"]):
@@ -131,11 +136,58 @@ def test_json_holds_every_image_with_its_seed() -> None:
 
 @pytest.mark.parametrize("media_type", FORMATS)
 def test_the_same_picture_gives_the_same_bytes(media_type: str) -> None:
-    assert FORMATS[media_type].render(picture()) == FORMATS[media_type].render(picture())
+    drawn = picture(reading=READING)
+    assert FORMATS[media_type].render(drawn) == FORMATS[media_type].render(picture(reading=READING))
 
 
 def test_every_format_names_the_seeds_that_it_was_given() -> None:
-    seeds = [7, 3, 3, 900, 12]
-    document = json.loads(rendering.render_json(picture(seeds=seeds)))
+    seeds = [7, 3, 4, 900, 12]
+    document = json.loads(rendering.render_json(picture(seeds=seeds, reading=READING)))
     assert [item["seed"] for item in document["images"]] == seeds
-    assert opened(rendering.render_png(picture(seeds=seeds))).text["seed"] == "7"  # type: ignore[attr-defined]
+    said = opened(rendering.render_png(picture(seeds=seeds))).text  # type: ignore[attr-defined]
+    assert (said["seed"], said["seeds"]) == ("7", "7,3,4,900,12")
+    with zipfile.ZipFile(io.BytesIO(rendering.render_zip(picture(seeds=seeds)))) as archive:
+        assert archive.namelist()[3] == "wgan-v2-seed900.png"
+        assert "seeds" not in opened(archive.read("wgan-v2-seed900.png")).text  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_lines_of_digits_in_every_format(scale: int) -> None:
+    """Two lines of three digits."""
+    images, seeds = picture(6).images, [9, 8, 7, 3, 4, 5]
+    expected = lines.compose(images, 3, 2).repeat(scale, axis=1).repeat(scale, axis=2)
+    files = {name: Encoder(name, MANIFEST, seeds, scale, 1, Line(3, 2), index=None)(images) for name in FORMATS}
+    grid = np.asarray(opened(files["image/png"]))
+    assert (np.asarray(opened(files["image/webp"]).convert("L")) == grid).all()
+    assert opened(files["image/png"]).text["seeds"] == "9,8,7,3,4,5"  # type: ignore[attr-defined]
+    height = expected.shape[1]
+    assert (grid[:height] == expected[0]).all()
+    assert (grid[height + 2 :] == expected[1]).all()
+    with zipfile.ZipFile(io.BytesIO(files["application/zip"])) as archive:
+        assert archive.namelist() == ["wgan-v2-seed9-8-7.png", "wgan-v2-seed3-4-5.png"]
+        second = opened(archive.read("wgan-v2-seed3-4-5.png"))
+        assert (np.asarray(second) == expected[1]).all()
+        assert second.text["seeds"] == "3,4,5"  # type: ignore[attr-defined]
+    first, last = json.loads(files["application/json"])["images"]
+    assert [digit["seed"] for digit in first["digits"] + last["digits"]] == seeds
+    assert (np.asarray(opened(base64.b64decode(last["png"]))) == expected[1]).all()
+
+
+def test_the_index_says_what_a_digit_is() -> None:
+    """Not the readers: these images are noise."""
+    digits, levels = np.full(SEEDS, 3, np.uint8), np.full(SEEDS, 80, np.uint8)
+    index = SeedIndex(digits, levels)
+    document = json.loads(Encoder("application/json", MANIFEST, range(2), index=index)(picture(2).images))
+    assert [(item["digit"], item["confidence"]) for item in document["images"]] == [(3, 0.99)] * 2
+    beyond = json.loads(Encoder("application/json", MANIFEST, [1, SEEDS], index=index)(picture(2).images))
+    assert [(item["digit"], item["confidence"]) for item in beyond["images"]] != [(3, 0.99)] * 2
+
+
+@pytest.mark.parametrize(("length", "n", "refused"), [(32, 1, False), (32, 32, True)])
+def test_lines_that_are_too_wide_are_refused_before_they_are_drawn(length: int, n: int, refused: bool) -> None:
+    encoder = Encoder("image/webp", MANIFEST, range(n * length), 2, 32, Line(length, 100))
+    if refused:
+        with pytest.raises(ImpossiblePictureError):
+            encoder.require_possible()
+    else:
+        encoder.require_possible()

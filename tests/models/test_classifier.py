@@ -27,7 +27,9 @@ def test_training_learns_is_repeatable_and_survives_saving(tmp_path: Path) -> No
     images, labels = mnist.load(DATA)[:2_000], mnist.load_labels(DATA)[:2_000]
     told: list[tuple[int, int]] = []
     trained, again = (
-        classifier.train(images, labels, epochs=2, seed=5, on_progress=lambda *step: told.append(step))
+        classifier.train(
+            classifier.Classifier, images, labels, epochs=2, seed=5, on_progress=lambda *step: told.append(step)
+        )
         for _ in range(2)
     )
     assert told == [(step, 40) for step in range(1, 41)] * 2
