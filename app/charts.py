@@ -36,7 +36,7 @@ class Run:
 
     manifest: Manifest
     folder: Path
-    history: list[dict[str, Any]]  # one per epoch
+    history: list[dict[str, Any]]  # one per epoch; none of an imported version
 
     @property
     def title(self) -> str:
@@ -67,12 +67,13 @@ def draw_samples(runs: Sequence[Run]) -> Figure:
             axes.axis("off")
         for axes, epoch in zip(row, shown, strict=False):
             axes.imshow(make_grid(images[epoch - 1]), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(f"{run.title}, epoch {epoch}", fontsize=8)
+            axes.set_title(f"{run.title}, epoch {epoch}" if run.manifest.epochs else run.title, fontsize=8)
     return figure
 
 
 def draw_learning(runs: Sequence[Run]) -> Figure:
-    """Losses, D's output, and the earth mover's distance, by epoch; one row per run."""
+    """Losses, D's output, and the earth mover's distance, by epoch; one row per run that has a record of them."""
+    runs = [run for run in runs if run.history]  # an imported one has none
     figure, rows = _make_panels(len(runs), 3, size=3.2)
     for run, (losses, verdicts, distance) in zip(runs, rows, strict=True):
         recipe = run.manifest.recipe
@@ -151,6 +152,6 @@ def _draw_distance(axes: Axes, run: Run, *, estimated: bool) -> None:
 
 def _make_panels(rows: int, columns: int, size: float) -> tuple[Figure, Iterator[list[Axes]]]:
     """A figure of ``rows`` × ``columns`` panels, each ``size`` inches high, and its rows of axes."""
-    figure = Figure(figsize=(columns * size * 1.2, rows * size), dpi=100, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(columns * size * 1.2, max(rows, 1) * size), dpi=100, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False) if rows else ()
     return figure, (list(row) for row in grid)

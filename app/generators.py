@@ -60,6 +60,7 @@ class Source(StrEnum):
 
     SHIPPED = "shipped"  # with the code
     TRAINED = "trained"  # here, or on another host that shares the model directory
+    IMPORTED = "imported"  # from files that others saved
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,11 +304,13 @@ def _look(key: Key, folder: Path, before: Entry | None) -> Entry:
     signature = _sign(folder)
     if before and before.signature == signature:
         return before
-    source = Source.SHIPPED if versions.PRETRAINED in folder.parents else Source.TRAINED
+    ours = versions.PRETRAINED not in folder.parents
+    source = Source.TRAINED if ours else Source.SHIPPED
     loaded = before.loaded if before else None
     entry = Entry(*key, source, folder, signature, loaded.manifest if loaded else None, loaded, None)
     try:
-        return replace(entry, manifest=versions.read_fitting_manifest(folder))
+        said = versions.read_fitting_manifest(folder)
+        return replace(entry, manifest=said, source=Source.IMPORTED if ours and said.imported else source)
     except (OSError, MemoryError) as error:
         return replace(_reject(entry, error), signature=())  # it is read again in the next look
     except Exception as error:
@@ -323,12 +326,12 @@ def _reject(entry: Entry, error: Exception) -> Entry:
 def _answer(entries: dict[Key, Entry]) -> _Snapshot:
     """The snapshot in which each architecture has its numbers, ``latest``, and None for the best version.
 
-    The latest one is the newest that was trained, or the best if none was.
+    The latest one is the newest that was trained or imported here, or the best if none was.
     """
     present = classifier.sha256()
     usable = {key: entry.manifest for key, entry in entries.items() if entry.is_usable and entry.manifest}
     best = {key[0]: key for key, _ in sorted(usable.items(), key=lambda item: item[1].rank(present))}
-    ours = {key[0]: key for key in sorted(usable) if entries[key].source is Source.TRAINED}
+    ours = {key[0]: key for key in sorted(usable) if entries[key].source is not Source.SHIPPED}
     latest = best | ours  # what is shipped may be old, or there for comparison
     defaults = set(best.values())
     marked = {

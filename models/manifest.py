@@ -27,6 +27,17 @@ class InvalidVersionError(Exception):
     """A version's folder is incomplete, damaged or of an unknown schema, as the message says; train it again."""
 
 
+class ImportedFile(BaseModel):
+    """A file that a version was imported from."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """Its name, without its folder."""
+    sha256: str
+    """Its SHA-256."""
+
+
 class Origin(BaseModel):
     """How a version was made: enough to rebuild its networks and to run the training again."""
 
@@ -43,11 +54,11 @@ class Origin(BaseModel):
     seed: int
     """The seed of its weights, its shuffling and its latents."""
     epochs: int
-    """How many epochs are finished."""
+    """How many epochs are finished; 0: an imported one does not say it."""
     dataset: str
-    """The file of the training images."""
+    """The file of the training images; unknown for an imported version, as its device."""
     dataset_sha256: str
-    """The SHA-256 of that file, uncompressed."""
+    """The SHA-256 of that file, uncompressed; empty if the file is unknown."""
     device: str
     """cpu, or the name of the GPU that trained."""
     threads: int
@@ -59,9 +70,9 @@ class Origin(BaseModel):
     wall_seconds: float
     """Seconds of training, without measuring."""
     created_at: datetime
-    """When the training had ended."""
+    """When the training had ended, or when the version was imported."""
     command: str
-    """It runs the training again."""
+    """It runs the training, or the import, again."""
     job: str | None = None
     """The id of the job that made it; null: the command line did."""
     metrics: dict[str, FiniteFloat] = {}
@@ -70,6 +81,8 @@ class Origin(BaseModel):
     """The same metrics of real training images."""
     classifier_sha256: str | None = None
     """The SHA-256 of the classifier that measured the metrics."""
+    imported: dict[str, ImportedFile] = {}
+    """The files that an imported version was read from: generator, discriminator, samples. Empty: it was trained."""
 
     @property
     def recipe_name(self) -> str:
@@ -96,6 +109,12 @@ class Manifest(Origin):
     """Its number."""
     files: dict[str, FileSum]
     """Size and sum of each file beside the manifest."""
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files that the version must have: all, but an imported one may have no discriminator."""
+        may_lack = {DISCRIMINATOR} - self.files.keys() if self.imported else set[str]()
+        return tuple(name for name in FILES if name not in may_lack)
 
     @property
     def weights_sha256(self) -> str:

@@ -61,14 +61,15 @@ def publish(
     origin: Origin,
     *,
     generator: Mapping[str, Tensor],
-    discriminator: Mapping[str, Tensor],
+    discriminator: Mapping[str, Tensor] | None,
     samples: Tensor,
     history: Sequence[Mapping[str, Any]],
     scratch: Path | None = None,
 ) -> Manifest:
     """Write a new version and return its manifest; its number was never given before in this directory.
 
-    ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` has one mapping per epoch. Numbers of
+    ``samples`` is ``[epochs, n, 28, 28]`` uint8, ``history`` has one mapping per epoch; an imported version
+    may have neither a history nor a discriminator. Numbers of
     shipped versions are skipped, so (arch, version) names one generator. If another run of the same
     job has made a version already, that one is returned and nothing of this one is left.
     ``scratch`` is the folder to write in first, on the same file system as ``model_dir``.
@@ -79,7 +80,7 @@ def publish(
     """
     content = {
         GENERATOR: safetensors.torch.save(dict(generator)),
-        DISCRIMINATOR: safetensors.torch.save(dict(discriminator)),
+        **({} if discriminator is None else {DISCRIMINATOR: safetensors.torch.save(dict(discriminator))}),
         SAMPLES: _archive(samples),
         HISTORY: "".join(json.dumps(line) + "\n" for line in history).encode(),
     }

@@ -1,7 +1,7 @@
 """Find and read versions: those in a model directory, and those that come with the code.
 
 A version is the immutable folder ``<model dir>/<arch>/<version>/`` with ``manifest.json`` and the
-files that it names (:data:`models.manifest.FILES`). A folder without a manifest does not exist
+files that it names (:attr:`models.manifest.Manifest.file_names`). A folder without a manifest does not exist
 here. Shipped versions lie in :data:`PRETRAINED`, in the same format.
 
 Weights are safetensors, samples an array archive that is read without pickle: nothing that is
@@ -25,7 +25,16 @@ from torch import Tensor, nn
 
 from models import files
 from models.archs import ARCHS
-from models.manifest import FILES, GENERATOR, HISTORY, MANIFEST, SAMPLES, InvalidVersionError, Manifest, read_manifest
+from models.manifest import (
+    DISCRIMINATOR,
+    GENERATOR,
+    HISTORY,
+    MANIFEST,
+    SAMPLES,
+    InvalidVersionError,
+    Manifest,
+    read_manifest,
+)
 from models.sampling import LATENTS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -109,7 +118,7 @@ def read_generator(folder: Path) -> tuple[Manifest, nn.Sequential]:
         OSError: a file cannot be read just now.
     """
     manifest = read_fitting_manifest(folder)
-    content = {name: _read_verified(folder, manifest, name) for name in FILES}
+    content = {name: _read_verified(folder, manifest, name) for name in manifest.file_names}
     arch = ARCHS[manifest.arch]
     G = arch.generator()
     try:
@@ -120,6 +129,22 @@ def read_generator(folder: Path) -> tuple[Manifest, nn.Sequential]:
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise InvalidVersionError(f"{GENERATOR} holds values that are not finite")
     return manifest, G.eval().requires_grad_(False)
+
+
+def read_discriminator(folder: Path) -> dict[str, Tensor] | None:
+    """The weights of a version's discriminator; None: it was imported without one.
+
+    Raises:
+        InvalidVersionError: the version is damaged.
+        OSError: a file cannot be read just now.
+    """
+    manifest = read_manifest(folder)
+    if DISCRIMINATOR not in manifest.file_names:
+        return None
+    try:
+        return safetensors.torch.load(_read_verified(folder, manifest, DISCRIMINATOR))
+    except SafetensorError as error:
+        raise InvalidVersionError(f"{DISCRIMINATOR} cannot be read: {error}") from error
 
 
 def read_samples(folder: Path) -> Tensor:

@@ -1,6 +1,8 @@
 """Real parts for the tests: a Valkey, workers and APIs as processes of their own."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +51,12 @@ def store(valkey_url: str) -> JobStore:
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory for tests that only read it."""
     return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of tests/foreign.py."""
+    folder = tmp_path_factory.mktemp("foreign")
+    script = Path(__file__).with_name("foreign.py")
+    subprocess.run([sys.executable, "-W", "error", script, folder], check=True, timeout=60)
+    return folder

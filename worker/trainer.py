@@ -8,12 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from models import classifier, device, mnist, publishing, sampling
+from models import classifier, device, measuring, mnist, publishing
 from models.archs import ARCHS
 from models.manifest import Manifest, Origin
 from worker import threads, training
@@ -23,9 +21,6 @@ from worker.settings import Settings
 from worker.state import State
 from worker.step import trains_in_bfloat16
 from worker.training import Measure, Progress, Trained
-
-if TYPE_CHECKING:
-    from models import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -163,15 +158,4 @@ def make_measure(recipe: Recipe, data_dir: Path) -> Measure:
     Raises:
         mnist.DatasetError: the test images are missing or damaged.
     """
-    test_images = mnist.load(data_dir, mnist.TEST_IMAGES)
-    real: list[metrics.Real] = []  # empty until the first measurement, since it takes seconds to make
-
-    def measure(G: nn.Module) -> dict[str, float]:
-        from models import metrics  # here: it takes a second, and no run should wait for it at its start
-
-        if not real:
-            real.append(metrics.Real.of(test_images, classifier.load()))
-        z = sampling.make_latents(range(metrics.IMAGES), ARCHS[recipe.arch].latent_shape, recipe.latents)
-        return metrics.measure(torch.cat([sampling.draw(G, some) for some in z.split(1_000)]), real[0])
-
-    return measure
+    return measuring.make_measure(ARCHS[recipe.arch].latent_shape, recipe.latents, data_dir)

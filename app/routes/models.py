@@ -29,15 +29,15 @@ class Version(BaseModel):
     reason: str | None = None
     """Why it is rejected, or what happened to its files after it was loaded."""
     source: Source
-    """shipped with the code, or trained here."""
+    """shipped with the code, trained here, or imported here from files."""
     default: bool
     """It is used if a request names no version."""
     recipe: str | None = None
-    """The hyperparameters of its training."""
+    """The hyperparameters of its training; imported: they are unknown."""
     epochs: int | None = None
-    """How many epochs it was trained."""
+    """How many epochs it was trained; 0: an imported one does not say it."""
     created_at: datetime | None = None
-    """When its training had ended."""
+    """When its training had ended, or when it was imported."""
     metrics: dict[str, float] = {}
     """Of 10,000 of its images (emd: 1,000), without unit; docs/architecture.md says what each is."""
     floors: dict[str, float] = {}
@@ -66,7 +66,10 @@ async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
 
 @router.get("/{arch}/{version}", responses=describe_problems(404))
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
-    """One version with its manifest; ``latest`` is the newest one that was trained; without any, the default one."""
+    """One version with its manifest.
+
+    ``latest`` is the newest one that was trained or imported here; without any, the default one.
+    """
     _require_arch(arch)
     entry = await generators.find_entry(arch, version)
     return VersionDetail.model_validate({**_list_facts(entry), "manifest": entry.manifest})
