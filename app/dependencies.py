@@ -10,6 +10,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from app.datasets import Exporter
 from app.engine import Engine
 from app.errors import REDIS_AWAY, UnavailableError
 from app.events import Feeds
@@ -59,6 +60,7 @@ class Resources:
     generators: Generators
     indexes: Indexes
     engine: Engine
+    exporter: Exporter
     deadline_seconds: float  # for drawing a picture
     job_queue: JobQueue | None  # None: no Redis is configured
 

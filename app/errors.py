@@ -32,6 +32,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.datasets import RETRY_SECONDS, TooManySetsError
 from app.engine import EngineBusyError
 from app.generators import NotNowError, UnknownVersionError
 from app.rendering import ImpossiblePictureError
@@ -186,6 +187,9 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
         UnprocessableError(str(error), field="scale", bound={"le": error.bound})
     ),
     EngineBusyError: _translate_busy,
+    TooManySetsError: lambda error: Problem(
+        HTTPStatus.TOO_MANY_REQUESTS, str(error), headers={"Retry-After": str(RETRY_SECONDS)}
+    ),
     NotNowError: lambda error: Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)),
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
     ClientDisconnect: _answer_nobody,

@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from app import openapi
+from app.datasets import Exporter
 from app.dependencies import JobQueue, Resources
 from app.engine import Engine
 from app.generators import Generators
@@ -29,7 +30,7 @@ from app.middleware.methods import Methods
 from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
 from app.middleware.unique_keys import UniqueKeys
-from app.routes import docs, generate, health, jobs, models
+from app.routes import datasets, docs, generate, health, jobs, models
 from app.settings import ApiSettings
 from models import device
 from worker.broker import Publisher
@@ -50,7 +51,7 @@ LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "exit stack": lambda app, _: AsyncExitStackMiddleware(app),  # which FastAPI's own routes need
 }
 
-ROUTES = (generate, models, jobs, health, docs)  # the busiest first
+ROUTES = (generate, models, jobs, datasets, health, docs)  # the busiest first
 
 
 class Application(FastAPI):
@@ -100,11 +101,13 @@ def create_app(settings: ApiSettings) -> Application:
         engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
         async with contextlib.AsyncExitStack() as stack:
             job_queue = _open_job_queue(settings, stack)
-            app.state.resources = Resources(generators, indexes, engine, settings.deadline_seconds, job_queue)
+            exporter = Exporter(engine, settings.deadline_seconds)
+            app.state.resources = Resources(generators, indexes, engine, exporter, settings.deadline_seconds, job_queue)
             stack.callback(indexes.close)
             indexes.start()
             gc.collect()
             gc.freeze()  # what is loaded stays: each collection that searched it blocked all answers for 0.1 s
+            stack.callback(exporter.close)
             stack.callback(engine.close)
             engine.start()
             stack.callback(asyncio.create_task(_keep_fresh(generators)).cancel)

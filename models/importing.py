@@ -72,8 +72,12 @@ def read_networks(arch: str, generator: Path, discriminator: Path | None = None)
     return Networks(ARCHS[arch], G, D, files)
 
 
-def publish_networks(model_dir: Path, networks: Networks, *, latents: str, measure: Measure) -> Manifest:
+def publish_networks(
+    model_dir: Path, networks: Networks, *, latents: str, measure: Measure, test_sha256: str | None = None
+) -> Manifest:
     """Measure the generator, and publish a new version: its samples are 64 images of fixed latents.
+
+    ``test_sha256`` names what ``measure`` compares with; None: MNIST.
 
     Raises:
         OSError: as :func:`models.publishing.publish`.
@@ -99,7 +103,8 @@ def publish_networks(model_dir: Path, networks: Networks, *, latents: str, measu
         created_at=datetime.now(UTC),
         command=shlex.join(words),
         metrics=measure(G),
-        floors=classifier.facts().floors,
+        test_sha256=test_sha256,
+        floors={} if test_sha256 else classifier.facts().floors,
         classifier_sha256=classifier.sha256(),
         imported=networks.files,
     )

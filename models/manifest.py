@@ -59,6 +59,8 @@ class Origin(BaseModel):
     """The file of the training images; unknown for an imported version, as its device."""
     dataset_sha256: str
     """The SHA-256 of that file, uncompressed; empty if the file is unknown."""
+    test_sha256: str | None = None
+    """The SHA-256 of the file of the test images of the metrics, uncompressed; null: MNIST's."""
     device: str
     """cpu, or the name of the GPU that trained."""
     threads: int
@@ -125,9 +127,9 @@ class Manifest(Origin):
         """A sort key that puts the best version last: by FID, then by epochs, then by number.
 
         Epochs decide between versions without an FID, so that no short trial wins. An FID counts only if
-        the classifier with that SHA-256 measured it: others cannot be compared.
+        the classifier with that SHA-256 measured it, against MNIST: others cannot be compared.
         """
-        comparable = self.classifier_sha256 == classifier_sha256
+        comparable = self.classifier_sha256 == classifier_sha256 and self.test_sha256 is None
         fid = self.metrics.get("fid", math.inf) if comparable else math.inf
         return -fid, self.epochs, self.version
 

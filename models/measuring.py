@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 Measure = Callable[[nn.Module], dict[str, float]]  # a generator in eval mode → its metrics
 
 
+def find_test_sha256(data_dir: Path) -> str | None:
+    """The SHA-256 of the test images of a data set; None if they are MNIST's.
+
+    Raises:
+        mnist.DatasetError: they are missing or damaged.
+    """
+    _, found = mnist.load_summed(data_dir, mnist.TEST_IMAGES)
+    return None if found == mnist.SHA256[mnist.TEST_IMAGES] else found
+
+
 def make_measure(latent_shape: tuple[int, ...], latents: str, data_dir: Path) -> Measure:
     """A function that measures a generator of latents of this shape and distribution.
 

@@ -40,7 +40,7 @@ class Real:
     def of(cls, images: Tensor, classifier: Classifier) -> "Real":
         features, _ = classify(classifier, images)
         directions = normalize(features)
-        return cls(classifier, images, features, directions, _radii(directions))
+        return cls(classifier, images, features, directions, find_radii(directions))
 
 
 def measure(images: Tensor, real: Real) -> dict[str, float]:
@@ -55,7 +55,7 @@ def measure(images: Tensor, real: Real) -> dict[str, float]:
     return {
         "fid": fid(features, real.features),
         "precision": coverage(directions, real.directions, real.radii),
-        "recall": coverage(real.directions, directions, _radii(directions)),
+        "recall": coverage(real.directions, directions, find_radii(directions)),
         "class_balance": class_balance(classes),
         "smallest_class": smallest_class(classes),
         "confidence": probabilities.amax(dim=1).mean().item(),
@@ -110,7 +110,7 @@ def earth_movers_distance(images: Tensor, real: Tensor) -> float:
     return float(costs[rows, columns].mean())
 
 
-def _radii(points: Tensor) -> Tensor:
+def find_radii(points: Tensor) -> Tensor:
     """``[n]``: the distance from each point to its k-th nearest neighbour, the point itself not counted."""
     nearest = [
         torch.cdist(rows, points).topk(NEIGHBOURS + 1, dim=1, largest=False).values[:, -1]

@@ -1,11 +1,13 @@
 """MNIST as one uint8 tensor, checked against its published sums, and shuffled batches of it.
 
 Reads the four gzip-compressed IDX files under their published names, so a folder that another
-tool has downloaded works too. Knows nothing of training.
+tool has downloaded works too. So does another set under the same names, as Fashion-MNIST, if no file
+of it is MNIST's. Knows nothing of training.
 """
 
 import gzip
 import hashlib
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +29,17 @@ SHA256 = {
     TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
+_IMAGES_MAGIC, _LABELS_MAGIC = 0x803, 0x801  # unsigned bytes, in three dimensions and in one
+
+MIN_IMAGES = 1_000  # of a file: the metrics compare so many
+_MAX_BYTES = 2**31  # of a file, unpacked: 2.7 million images
+
 # Big-endian int32: magic number, images, rows, columns; magic number, labels.
 _IMAGES_HEADER_BYTES, _LABELS_HEADER_BYTES = 16, 8
 
 
 class DatasetError(Exception):
-    """The data set is missing or is not the published one; the message says what to do."""
+    """The data set is missing or damaged; the message says what to do."""
 
 
 def check(data_dir: Path) -> None:
@@ -50,12 +57,28 @@ def load(data_dir: Path, name: str = TRAIN_IMAGES) -> "Tensor":
     """The images of one file: ``[n, 28, 28]`` uint8, 0 is background, 255 is ink.
 
     Raises:
-        DatasetError: the file is missing, unreadable, or its sum is not the published one.
+        DatasetError: the file is missing, unreadable, damaged, or has too few images.
+    """
+    return load_summed(data_dir, name)[0]
+
+
+def load_summed(data_dir: Path, name: str = TRAIN_IMAGES) -> tuple["Tensor", str]:
+    """As :func:`load`, and the SHA-256 of the file, uncompressed.
+
+    Raises:
+        DatasetError: as :func:`load`.
     """
     import torch
 
-    pixels = torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_IMAGES_HEADER_BYTES)
-    return pixels.view(-1, 28, 28)
+    raw, found = _read(data_dir, name)
+    path = _locate(data_dir, name)
+    magic, n, rows, columns = struct.unpack_from(">4i", raw.ljust(_IMAGES_HEADER_BYTES, b"\0"))
+    if (magic, rows, columns) != (_IMAGES_MAGIC, 28, 28) or len(raw) != _IMAGES_HEADER_BYTES + n * 28 * 28:
+        raise DatasetError(f"{path} is not in MNIST's format: unsigned bytes, images of 28 × 28 pixels")
+    if n < MIN_IMAGES:
+        raise DatasetError(f"{path} has {n} images; at least {MIN_IMAGES:,} are needed")
+    pixels = torch.frombuffer(raw, dtype=torch.uint8, offset=_IMAGES_HEADER_BYTES)
+    return pixels.view(n, 28, 28), found
 
 
 def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> "Tensor":
@@ -66,7 +89,25 @@ def load_labels(data_dir: Path, name: str = TRAIN_LABELS) -> "Tensor":
     """
     import torch
 
-    return torch.frombuffer(_read(data_dir, name), dtype=torch.uint8, offset=_LABELS_HEADER_BYTES).long()
+    raw, _ = _read(data_dir, name)
+    magic, n = struct.unpack_from(">2i", raw.ljust(_LABELS_HEADER_BYTES, b"\0"))
+    if (
+        magic != _LABELS_MAGIC
+        or len(raw) != _LABELS_HEADER_BYTES + n
+        or max(raw[_LABELS_HEADER_BYTES:], default=10) > 9
+    ):
+        raise DatasetError(f"{_locate(data_dir, name)} is not in MNIST's format: unsigned bytes, labels of 0 to 9")
+    return torch.frombuffer(raw, dtype=torch.uint8, offset=_LABELS_HEADER_BYTES).long()
+
+
+def make_images_header(n: int) -> bytes:
+    """The first bytes of an IDX file of ``n`` images; their pixels follow."""
+    return struct.pack(">4i", _IMAGES_MAGIC, n, 28, 28)
+
+
+def make_labels_header(n: int) -> bytes:
+    """The first bytes of an IDX file of ``n`` labels; a byte for each follows."""
+    return struct.pack(">2i", _LABELS_MAGIC, n)
 
 
 def iterate_batches(images: "Tensor", order: "Tensor", size: int) -> Iterator["Tensor"]:
@@ -84,18 +125,38 @@ def scale(images: "Tensor") -> "Tensor":
     return images.float().mul_(2 / 255).sub_(1)
 
 
-def _read(data_dir: Path, name: str) -> bytearray:
+def _read(data_dir: Path, name: str) -> tuple[bytearray, str]:
+    """The content of a file, uncompressed, and its SHA-256."""
+    raw = _unpack(data_dir, name)
+    found = hashlib.sha256(raw).hexdigest()
+    if found != SHA256[name]:
+        _require_other_set(data_dir, name, found)
+    return bytearray(raw), found
+
+
+def _require_other_set(data_dir: Path, name: str, found: str) -> None:
+    """A file that is not MNIST's belongs to another set if none of the files beside it is MNIST's."""
+    for other, expected in SHA256.items():
+        is_there = other != name and _locate(data_dir, other).exists()
+        if is_there and hashlib.sha256(_unpack(data_dir, other)).hexdigest() == expected:
+            raise DatasetError(
+                f"{_locate(data_dir, name)} is not MNIST's, but {other} beside it is: "
+                f"its sha256 is {found}, expected {SHA256[name]}"
+            )
+
+
+def _unpack(data_dir: Path, name: str) -> bytes:
     path = _locate(data_dir, name)
     try:
-        raw = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            raw = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise _make_missing(data_dir, name) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
-    found = hashlib.sha256(raw).hexdigest()
-    if found != SHA256[name]:
-        raise DatasetError(f"{path} is not MNIST's: its sha256 is {found}, expected {SHA256[name]}")
-    return bytearray(raw)
+    if len(raw) > _MAX_BYTES:
+        raise DatasetError(f"{path} has more than {_MAX_BYTES:,} bytes unpacked")
+    return raw
 
 
 def _locate(data_dir: Path, name: str) -> Path:

@@ -111,7 +111,7 @@ def _make_version(lease: Lease, settings: Settings) -> "Manifest":
         should_stop=watch.should_stop,
         measure_every=job.measure_every,
         on_state=watch.on_state,
-        resume=watch.find_state(trainer.recipe),
+        resume=watch.find_state(trainer.recipe, trainer.dataset_sha256),
     )
     if trained is None and lease.standing is Standing.KEEP and not lease.should_give_up():
         raise CanceledError

@@ -109,9 +109,10 @@ def take_state(seed: int, networks: Networks, schedules: Schedules, position: Po
     }
 
 
-def fits(state: State, recipe: Recipe, seed: int) -> bool:
-    """Whether a run of ``recipe`` and ``seed`` can resume from a state, which may be of another release."""
-    return (_ADDED | state.get("recipe", {})) == asdict(recipe) and state.get("seed") == seed
+def fits(state: State, recipe: Recipe, seed: int, dataset_sha256: str) -> bool:
+    """Whether a run of ``recipe`` and ``seed`` on a data set can resume from a state, perhaps of another release."""
+    found = (_ADDED | state.get("recipe", {}), state.get("seed"), state.get("dataset_sha256", dataset_sha256))
+    return found == (asdict(recipe), seed, dataset_sha256)
 
 
 def read_history(state: State) -> list[Epoch]:

@@ -4,6 +4,7 @@ It adds what ``worker.training`` must not know: files, the settings of the envir
 """
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -53,7 +54,9 @@ class Trainer:
         self._threads = settings.training_threads
         publishing.require_writable(settings.model_dir, arch)
         self._device = device.resolve(settings.device)
-        self._images = mnist.load(settings.data_dir)
+        self._data_dir = settings.data_dir
+        self._images, self.dataset_sha256 = mnist.load_summed(settings.data_dir)
+        self._test_sha256 = measuring.find_test_sha256(settings.data_dir)
         self._measure = wrap_measure(make_measure(self.recipe, settings.data_dir))
 
     def train(
@@ -80,7 +83,7 @@ class Trainer:
             should_stop=should_stop,
             measure=self._measure,
             measure_every=measure_every,
-            on_state=on_state,
+            on_state=lambda state: on_state(state | {"dataset_sha256": self.dataset_sha256}),
             resume=resume,
             threads=self._threads,
         )
@@ -96,6 +99,13 @@ class Trainer:
         found = min(found, count_cores())
         logger.info("the training uses %d of %d cores", found, count_cores())
         return found
+
+    def _measure_floors(self) -> dict[str, float]:
+        """The metrics of training images of a set that is not MNIST."""
+        from models import metrics
+
+        real = metrics.Real.of(mnist.load(self._data_dir, mnist.TEST_IMAGES), classifier.load())
+        return metrics.measure(metrics.sample(self._images, metrics.IMAGES), real)
 
     def measure(self, trained: Trained) -> Mapping[str, float]:
         """The metrics of the last finished epoch, measured now unless the run has measured them."""
@@ -123,7 +133,8 @@ class Trainer:
             seed=self.seed,
             epochs=last.epoch,
             dataset=mnist.TRAIN_IMAGES,
-            dataset_sha256=mnist.SHA256[mnist.TRAIN_IMAGES],
+            dataset_sha256=self.dataset_sha256,
+            test_sha256=self._test_sha256,
             device=torch.cuda.get_device_name(where) if where.type == "cuda" else "cpu",
             threads=self._threads or torch.get_num_threads(),
             bfloat16=trains_in_bfloat16(arch, where),
@@ -131,12 +142,13 @@ class Trainer:
             wall_seconds=round(last.seconds, 1),
             created_at=datetime.now(UTC),
             command=(
-                (f"DIGITS_TRAINING_THREADS={self._threads} " if self._threads else "")
+                (f"DIGITS_DATA_DIR={shlex.quote(str(self._data_dir))} " if self._test_sha256 else "")
+                + (f"DIGITS_TRAINING_THREADS={self._threads} " if self._threads else "")
                 + f"digits train --arch {arch.name} --recipe {recipe.name} --epochs {recipe.epochs} --seed {self.seed}"
             ),
             job=job,
             metrics=dict(metrics),
-            floors=classifier.facts().floors,
+            floors=self._measure_floors() if self._test_sha256 else classifier.facts().floors,
             classifier_sha256=classifier.sha256(),
         )
         return publishing.publish(

@@ -84,7 +84,7 @@ class Watch:
         if len(state["history"]) > self._told_epoch:
             self._tell(state)
 
-    def find_state(self, recipe: Recipe) -> State | None:
+    def find_state(self, recipe: Recipe, dataset_sha256: str) -> State | None:
         """The newest state of an earlier run from which this run can resume, if there is one."""
         job = self._lease.job
         for path, content in saved.read(self._folder):
@@ -94,8 +94,8 @@ class Watch:
                 logger.warning("a saved state of job %s cannot be read: %s", job.id, error)
                 self._refused.append(path)
                 continue
-            if not fits(state, recipe, job.seed):
-                logger.warning("a saved state of job %s is of another recipe or release: not used", job.id)
+            if not fits(state, recipe, job.seed, dataset_sha256):
+                logger.warning("a saved state of job %s is of another recipe, data set or release: not used", job.id)
                 self._refused.append(path)
                 continue
             logger.info("job %s goes on at step %d", job.id, state["number"])

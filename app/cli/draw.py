@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.console import ArchOption, ColumnsOption, ScaleOption, SeedOption, VersionOption, fail, out
-from app.cli.versions import load_generators
+from app.cli.versions import get_version, load_generators
 from app.settings import ApiSettings
 from worker.settings import Settings
 
@@ -60,7 +60,7 @@ def generate(
         fail(f"{'-n' if name == 'n' else '--' + name.replace('_', '-')}: {problem['msg']}")
     try:
         generators = load_generators()
-        loaded = _get_version(generators, arch, version)
+        loaded = get_version(generators, arch, version)
         first, data = asyncio.run(_draw(order, media_type, generators, loaded))
         output.write_bytes(data)
     except (ImpossiblePictureError, TooFewError, OSError) as error:
@@ -85,7 +85,7 @@ def samples(
 
     if output.suffix.lower() not in (".png", ".webp"):
         fail(f"{output} has an unknown extension: use .png or .webp")
-    manifest = _get_version(load_generators(), arch, version).manifest
+    manifest = get_version(load_generators(), arch, version).manifest
     folder = versions.find_folders(Settings().model_dir)[arch, manifest.version]
     images = versions.read_samples(folder).numpy()
     if epoch is None:
@@ -124,15 +124,6 @@ async def _draw(
         return each[0], await engine.submit(loaded, each, encoder, apart=encoder.is_large())
     finally:
         engine.close()
-
-
-def _get_version(generators: "Generators", arch: str, version: str | None) -> "LoadedVersion":
-    from app.generators import UnknownVersionError
-
-    try:
-        return generators.get(arch, version)
-    except UnknownVersionError as error:
-        fail(str(error))
 
 
 def _choose_format(output: Path) -> str:

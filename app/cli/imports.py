@@ -40,7 +40,13 @@ def import_networks(
         publishing.require_writable(settings.model_dir, arch)
         measure = measuring.make_measure(networks.arch.latent_shape, latents, settings.data_dir)
         err.print(f"measuring {metrics.IMAGES:,} images")
-        manifest = importing.publish_networks(settings.model_dir, networks, latents=latents, measure=measure)
+        manifest = importing.publish_networks(
+            settings.model_dir,
+            networks,
+            latents=latents,
+            measure=measure,
+            test_sha256=measuring.find_test_sha256(settings.data_dir),
+        )
     except (UnfitFileError, mnist.DatasetError) as error:
         fail(str(error))
     except OSError as error:

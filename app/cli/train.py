@@ -38,6 +38,10 @@ def train(
     recipe: Annotated[RecipeName, typer.Option(help="The hyperparameters; logistic: of wgan only.")] = _DEFAULT_RECIPE,
     epochs: Annotated[int | None, typer.Option(min=1, max=MAX_EPOCHS, help="Default: the recipe's.")] = None,
     seed: SeedOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A folder with data in MNIST's format. Default: DIGITS_DATA_DIR, or MNIST."),
+    ] = None,
     measure_every: Annotated[
         int | None,
         typer.Option(min=1, max=MAX_EPOCHS, help="Epochs between measurements. Default: measure only at the end."),
@@ -53,6 +57,7 @@ def train(
     from worker.training import TrainingError
 
     settings = Settings()
+    settings = settings.model_copy(update={"data_dir": data or settings.data_dir})
     stop = _StopOnSignal()  # set up early: some of the code below would swallow a KeyboardInterrupt
     try:
         seed = seeds.make_fresh() if seed is None else seed

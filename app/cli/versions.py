@@ -12,7 +12,7 @@ from app.cli.console import fail, out, write_json
 from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from app.generators import Generators
+    from app.generators import Generators, LoadedVersion
 
 commands = typer.Typer()
 
@@ -103,6 +103,16 @@ def load_generators() -> "Generators":
         fail(str(error))
     found.refresh()
     return found
+
+
+def get_version(generators: "Generators", arch: str, version: str | None) -> "LoadedVersion":
+    """A version that can draw."""
+    from app.generators import UnknownVersionError
+
+    try:
+        return generators.get(arch, version)
+    except UnknownVersionError as error:
+        fail(str(error))
 
 
 def _format_metrics(metrics: Mapping[str, float], shown: Mapping[str, str]) -> list[str]:

@@ -89,7 +89,7 @@ def test_coverage_of_points_on_a_line() -> None:
 
 def test_the_radius_reaches_the_third_neighbour() -> None:
     points = torch.tensor([[0.0], [1.0], [3.0], [7.0], [15.0]])
-    assert metrics._radii(points).tolist() == [7.0, 6.0, 4.0, 7.0, 14.0]
+    assert metrics.find_radii(points).tolist() == [7.0, 6.0, 4.0, 7.0, 14.0]
 
 
 def test_class_balance_of_known_shares() -> None:

@@ -1,4 +1,6 @@
 import gzip
+import hashlib
+import struct
 from pathlib import Path
 
 import pytest
@@ -31,8 +33,57 @@ def test_one_changed_pixel_is_noticed(tmp_path: Path) -> None:
     raw = bytearray(gzip.decompress((DATA / name).read_bytes()))
     raw[100_000] ^= 1
     (tmp_path / name).write_bytes(gzip.compress(raw, 1))
+    others = f"{mnist.TEST_LABELS}.gz"
+    (tmp_path / others).symlink_to(DATA / others)
     with pytest.raises(mnist.DatasetError, match="sha256"):
         mnist.load(tmp_path, mnist.TEST_IMAGES)
+
+
+def write(folder: Path, name: str, content: bytes) -> None:
+    (folder / f"{name}.gz").write_bytes(gzip.compress(content, 1))
+
+
+def test_another_set_in_the_same_format_is_taken_with_its_sum(tmp_path: Path) -> None:
+    pixels = bytes(range(196)) * 4 * 1_000
+    content = mnist.make_images_header(1_000) + pixels
+    write(tmp_path, mnist.TRAIN_IMAGES, content)
+    write(tmp_path, mnist.TRAIN_LABELS, mnist.make_labels_header(3) + b"\1\2\3")
+    images, found = mnist.load_summed(tmp_path)
+    assert images.numpy().tobytes() == pixels
+    assert found == hashlib.sha256(content).hexdigest()
+    assert mnist.load_labels(tmp_path).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "not in MNIST's format"),
+        (b"\0\0\x08\x03", "not in MNIST's format"),
+        (mnist.make_labels_header(784) + bytes(784), "not in MNIST's format"),
+        (mnist.make_images_header(2) + bytes(784), "not in MNIST's format"),
+        (mnist.make_images_header(1) + bytes(2 * 784), "not in MNIST's format"),
+        (struct.pack(">4i", 0x803, 1_000, 32, 32) + bytes(1_000 * 32 * 32), "not in MNIST's format"),
+        (mnist.make_images_header(999) + bytes(999 * 784), "at least 1,000"),
+    ],
+)
+def test_what_is_no_data_set(tmp_path: Path, content: bytes, problem: str) -> None:
+    write(tmp_path, mnist.TRAIN_IMAGES, content)
+    with pytest.raises(mnist.DatasetError, match=problem):
+        mnist.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", mnist.make_labels_header(2) + b"\1", mnist.make_labels_header(1) + b"\x0a"])
+def test_what_are_no_labels(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path, mnist.TRAIN_LABELS, content)
+    with pytest.raises(mnist.DatasetError, match="not in MNIST's format"):
+        mnist.load_labels(tmp_path)
+
+
+def test_what_unpacks_to_too_much_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "_MAX_BYTES", 1_000)
+    write(tmp_path, mnist.TRAIN_IMAGES, bytes(10**7))
+    with pytest.raises(mnist.DatasetError, match="more than 1,000 bytes"):
+        mnist.load(tmp_path)
 
 
 def test_truncated_file_is_an_error(tmp_path: Path) -> None:

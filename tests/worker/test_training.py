@@ -314,7 +314,15 @@ def test_a_state_of_a_release_without_fresh_batches_fits(images: torch.Tensor) -
         recipe = short(name, arch)
         state = torch.load(io.BytesIO(states_of(recipe, take(images, recipe, 1))[-1]), weights_only=True)
         state["recipe"].pop("d_fresh", None)
-        assert fits(state, recipe, 0) is does
+        assert fits(state, recipe, 0, "of the images") is does
+
+
+def test_a_state_fits_its_data_set_only(images: torch.Tensor) -> None:
+    recipe = short("book", "vanilla")
+    state = torch.load(io.BytesIO(states_of(recipe, take(images, recipe, 1))[-1]), weights_only=True)
+    state["dataset_sha256"] = "one"
+    assert fits(state, recipe, 0, "one")
+    assert not fits(state, recipe, 0, "another")
 
 
 def test_a_run_that_is_stopped_hands_out_its_state(images: torch.Tensor) -> None:

@@ -1,0 +1,78 @@
+"""``/datasets``: a labelled data set, streamed while it is made."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
+
+from app.datasets import DatasetOrder
+from app.dependencies import ResourcesDep
+from app.errors import UnprocessableError
+from app.openapi import Described, describe_headers, describe_problems
+from app.routes.classes import JsonRoute
+from models.seed_index import TooFewError
+
+router = APIRouter(tags=["datasets"], route_class=JsonRoute)
+
+_ANSWERS: Described = {
+    200: {
+        "description": "the data set: a ZIP, or for npz an archive of arrays, which is a ZIP too",
+        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": describe_headers(
+            X_Arch="the architecture that drew", X_Version="its version", Content_Disposition="a name for the file"
+        ),
+    },
+    **describe_problems(404, 415, 429, 504),
+}
+
+
+class DatasetResponse(StreamingResponse):
+    """A body that ends if its client takes nothing for ``deadline_seconds``."""
+
+    media_type = "application/zip"
+    deadline_seconds: float
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_soon(message: Message) -> None:
+            async with asyncio.timeout(self.deadline_seconds):
+                await send(message)
+
+        await super().stream_response(send_soon)
+
+
+@router.post("/datasets", response_class=DatasetResponse, responses=_ANSWERS)
+async def make_dataset(order: DatasetOrder, resources: ResourcesDep) -> DatasetResponse:
+    """Exactly ``per_class`` digits of each class, with labels. The same request gives the same bytes.
+
+    Labels are what two classifiers read, at ``min_confidence`` or more. For more than 10,000 a class, there is
+    `digits dataset`.
+    """
+    loaded = await resources.generators.find(order.arch, order.version)
+    pieces = resources.exporter.export(order, loaded)
+    try:
+        first = await anext(pieces)  # what cannot be made is an error instead of half a file
+    except TooFewError as error:
+        raise UnprocessableError(str(error), field="per_class", bound={"le": error.found}) from None
+    said = loaded.manifest
+    ending = "npz" if order.format == "npz" else "zip"
+    name = f"{said.arch}-v{said.version}-{order.format}-{order.per_class}-per-class-seed{order.seed}.{ending}"
+    response = DatasetResponse(
+        _chain(first, pieces),
+        headers={
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "X-Arch": said.arch,
+            "X-Version": str(said.version),
+        },
+    )
+    response.deadline_seconds = resources.deadline_seconds
+    return response
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):  # type: ignore[type-var]
+        yield first
+        async for piece in rest:
+            yield piece
