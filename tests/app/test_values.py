@@ -5,9 +5,9 @@ import base64
 import io
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -15,15 +15,18 @@ import pytest
 from PIL import Image
 
 from app import values
+from app.indexes import Indexes
+from app.main import create_app
 from app.orders import Order
+from app.settings import ApiSettings
 from app.values import find_seeds
 from models import readers, seed_index, versions
 from models.archs import ARCHS
 from models.readers import Reading
 from models.seed_index import SEEDS, SeedIndex, TooFewError
 from tests.app.test_errors import problem
-from tests.processes import eventually, running_api
-from tests.versions import NEXT, publish
+
+T = TypeVar("T")
 
 AS_JSON = {"Accept": "application/json"}
 
@@ -220,32 +223,52 @@ def test_looking_ends_when_all_seeds_were_seen() -> None:
     assert looking.looked == SEEDS
 
 
-def test_a_generator_that_draws_no_such_digit(tmp_path: Path) -> None:
-    """Untrained, it draws noise, in which nobody should see a digit. An index is made, kept, and read again."""
-    models = tmp_path / "models"
-    manifest = publish(models, "vanilla")
-    query: dict[str, Any] = {"arch": "vanilla", "digit": 7, "version": NEXT["vanilla"], "n": 2}
-    path = models / seed_index.FOLDER / seed_index.make_name(manifest)
-    with running_api(tmp_path, DIGITS_MODEL_DIR=str(models), DIGITS_API_PROCESSES="2") as api:
-        found = problem(api.post("/generate", params=query), 422, "digit")
-        assert "65,536" in found["detail"]
-        eventually(path.is_file, "its index is there")
-        eventually(lambda: api.post("/generate", params=query).elapsed.total_seconds() < 0.5, "it is used")
-    made = seed_index.load(models, path.name)
-    assert made
-    digits = made.digits[made.levels >= readers.find_level(0.9)]
-    assert len(digits) < 100
-    path.write_bytes(path.read_bytes()[:-9])
-    with running_api(tmp_path, DIGITS_MODEL_DIR=str(models)) as api:
-        api.post("/generate", params=query)
-        eventually(lambda: _is_whole(models, path.name), "it is made again")
+def test_a_generator_that_draws_no_such_digit(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app runs in this process, where an index can be replaced: the generator draws zeros, and three sevens."""
+    index = SeedIndex(np.zeros(SEEDS, np.uint8), np.full(SEEDS, 100, np.uint8))
+    index.digits[:3] = 7
+    monkeypatch.setattr(Indexes, "find", lambda self, manifest: index)
+
+    async def ask(api: httpx.AsyncClient) -> None:
+        queries: list[dict[str, Any]] = [{"digit": 7, "n": 4}, {"digits": "7,7,7,7"}, {"text": "7777"}]
+        for query in queries:
+            (field, *_) = query
+            refused = await api.post("/generate", params={"arch": "vanilla", **query})
+            found = problem(refused, 422, field)
+            assert found["bound"] == {"le": 3}
+            assert found["detail"] == "3 of 65,536 images are a 7 at this confidence, 4 are wanted"
+        assert (await api.post("/generate", params={"arch": "vanilla", "digit": 7, "n": 3})).status_code == 200
+
+    run_app(model_dir, ask)
 
 
-def _is_whole(models: Path, name: str) -> bool:
-    try:
-        return seed_index.load(models, name) is not None
-    except seed_index.InvalidIndexError:
-        return False
+def test_without_an_index_requests_look_at_images(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And give the same. The first request starts the making of the index."""
+    queries: list[dict[str, Any]] = [{"digit": 7, "n": 3}, {"text": "2026", "seed": SEEDS - 1}, {"digits": "9,0"}]
+
+    async def ask(api: httpx.AsyncClient) -> list[bytes]:
+        given = {"arch": "wgan", "version": 1, "seed": 5}
+        return [(await api.post("/generate", params=given | query)).content for query in queries]
+
+    expected = run_app(model_dir, ask)
+    asked: list[int] = []
+    monkeypatch.setattr(Indexes, "find", lambda self, manifest: asked.append(manifest.version))
+    assert run_app(model_dir, ask) == expected
+    assert len(asked) >= 3
+
+
+def run_app(model_dir: Path, ask: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+    app = create_app(ApiSettings(redis_url=None, model_dir=model_dir, device="cpu"))
+
+    async def run() -> T:
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://digits") as api,
+        ):
+            return await ask(api)
+
+    return asyncio.run(run())
 
 
 def test_the_document_of_a_line(api: httpx.Client) -> None:
