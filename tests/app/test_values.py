@@ -247,7 +247,7 @@ def test_without_an_index_requests_look_at_images(model_dir: Path, monkeypatch: 
     queries: list[dict[str, Any]] = [{"digit": 7, "n": 3}, {"text": "2026", "seed": SEEDS - 1}, {"digits": "9,0"}]
 
     async def ask(api: httpx.AsyncClient) -> list[bytes]:
-        given = {"arch": "wgan", "version": 1, "seed": 5}
+        given: dict[str, Any] = {"arch": "wgan", "version": 1, "seed": 5}
         return [(await api.post("/generate", params=given | query)).content for query in queries]
 
     expected = run_app(model_dir, ask)
