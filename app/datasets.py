@@ -10,11 +10,12 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version as get_version
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ from models.readers import Reading
 from models.seed_index import TooFewError
 from worker.linux import yield_thread
 from worker.recipes import ArchName
+
+T = TypeVar("T")
 
 BLOCK = 100  # digits of each class in a block
 SLOT = 16_384  # seeds of a block: a digit that fewer than 0.6 % of the images show is not drawn often enough
@@ -147,22 +150,27 @@ def _count_blocks(order: DatasetOrder) -> int:
 
 
 @dataclass(frozen=True)
-class _Labelled:
-    """The digits of a block."""
+class _Filled:
+    """A block with its digits."""
 
-    images: Images
-    labels: NDArray[np.uint8]
-    seeds: list[int]
+    block: Block
+    digits: list[tuple[int, NDArray[np.uint8], int]]  # seed, image, label
     looked: int  # images that were drawn for it
 
-    def describe(self, block: Block) -> dict[str, Any]:
+    def add_to(self, archive: Archive, seed: int) -> dict[str, Any]:
+        """Shuffle, and add the digits; the facts for the manifest."""
+        block = self.block
+        random.Random(f"{seed} {block.number}").shuffle(self.digits)
+        images = np.stack([image for _, image, _ in self.digits])
+        labels = np.array([label for _, _, label in self.digits], np.uint8)
+        archive.add(images, labels, [seed for seed, _, _ in self.digits])
         return {
             "split": block.split,
             "number": block.number,
             "first_seed": block.first_seed,
             "drawn": self.looked,
-            "digits": len(self.labels),
-            "sha256": hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest(),
+            "digits": len(labels),
+            "sha256": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
         }
 
 
@@ -186,7 +194,7 @@ class Exporter:
         version: LoadedVersion,
         part: Part = WHOLE,
         on_progress: Callable[[int], None] = lambda digits: None,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """The file of a data set, in pieces. ``on_progress`` hears how many digits are made.
 
         Raises:
@@ -199,14 +207,15 @@ class Exporter:
             raise TooManySetsError(f"{self._running} data sets are under way; try again in {RETRY_SECONDS} s")
         self._running += 1
         try:
-            async for piece in self._export(order, version, part, on_progress):
-                yield piece
+            async with aclosing(self._export(order, version, part, on_progress)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             self._running -= 1
 
     async def _export(
         self, order: DatasetOrder, version: LoadedVersion, part: Part, on_progress: Callable[[int], None]
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         blocks = plan_blocks(order, part)
         counts = {split: 10 * sum(b.per_class for b in blocks if b.split == split) for split in (TRAIN, TEST)}
         archive = ARCHIVES[order.format](version.manifest, counts)
@@ -214,52 +223,48 @@ class Exporter:
         for split in (TRAIN, TEST):
             archive.begin(split)
             for block in (block for block in blocks if block.split == split):
-                labelled = await self._draw(block, order.seed, level, version, patient=made > 0)
-                facts.append(labelled.describe(block))
-                yield await self._pack(archive, archive.add, labelled.images, labelled.labels, labelled.seeds)
-                made += len(labelled.seeds)
+                filled = await self._fill_soon(block, level, version, patient=made > 0)
+                facts.append(await self._pack(filled.add_to, archive, order.seed))
+                yield archive.take()
+                made += len(filled.digits)
                 on_progress(made)
-            archive.end()
-        texts = _write_texts(order, version, part, made, facts)
-        yield await self._pack(archive, archive.finish, texts)
+            await self._pack(archive.end)
+        await self._pack(archive.finish, _write_texts(order, version, part, made, facts))
+        yield archive.take()
 
-    async def _pack(self, archive: Archive, work: Callable[..., None], *arguments: Any) -> bytes:
-        """Run ``work`` in the thread that packs, and return what the archive has grown by."""
-        await asyncio.get_running_loop().run_in_executor(self._packer, work, *arguments)
-        return archive.take()
+    async def _pack(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Run ``work`` in the thread that packs."""
+        return await asyncio.get_running_loop().run_in_executor(self._packer, work, *arguments)
 
-    async def _draw(self, block: Block, seed: int, level: int, version: LoadedVersion, patient: bool) -> _Labelled:
+    async def _fill_soon(self, block: Block, level: int, version: LoadedVersion, patient: bool) -> _Filled:
+        """Fill a block before the deadline."""
         try:
             async with asyncio.timeout(self.deadline_seconds):
-                return await self._fill(block, seed, level, version, patient)
+                return await self._fill(block, level, version, patient)
         except TimeoutError:
             seconds = self.deadline_seconds
             raise TooLateError(f"{BLOCK} digits of each class took over {seconds:g} s; try again later") from None
 
-    async def _fill(self, block: Block, seed: int, level: int, version: LoadedVersion, patient: bool) -> _Labelled:
+    async def _fill(self, block: Block, level: int, version: LoadedVersion, patient: bool) -> _Filled:
         """Draw and read the images of a block's seeds until there are enough of each class."""
         chosen: list[tuple[int, NDArray[np.uint8], int]] = []  # seed, image, label
         missing = [block.per_class] * 10
         looked = 0
-        async for some, images, (digits, levels) in self._look(block, version, patient):
-            for one, image, digit, reached in zip(some, images, digits.tolist(), levels.tolist(), strict=True):
-                if any(missing):
+        async with aclosing(self._look(block, version, patient)) as steps:
+            async for some, images, (digits, levels) in steps:
+                for one, image, digit, reached in zip(some, images, digits.tolist(), levels.tolist(), strict=True):
                     looked += 1
                     if reached >= level and missing[digit]:
                         missing[digit] -= 1
                         chosen.append((one, image, digit))
-            if not any(missing):
-                break
-        else:
-            digit = next(digit for digit, count in enumerate(missing) if count)
-            raise TooFewError(digit, block.per_class - missing[digit], block.per_class, looked)
-        random.Random(f"{seed} {block.number}").shuffle(chosen)
-        all_seeds, all_images, labels = zip(*chosen, strict=True)
-        return _Labelled(np.stack(all_images), np.array(labels, np.uint8), list(all_seeds), looked)
+                if not any(missing):
+                    return _Filled(block, chosen, looked)
+        digit = next(digit for digit, count in enumerate(missing) if count)
+        raise TooFewError(digit, block.per_class - missing[digit], block.per_class, looked)
 
     async def _look(
         self, block: Block, version: LoadedVersion, patient: bool
-    ) -> AsyncIterator[tuple[Sequence[int], Images, Reading]]:
+    ) -> AsyncGenerator[tuple[Sequence[int], Images, Reading]]:
         """The images of a block's seeds and what is read in them, a few at a time."""
         waiting: list[tuple[range, asyncio.Future[tuple[Images, Reading]]]] = []
         steps = iter(range(block.first_seed, block.first_seed + SLOT, LOOK))

@@ -32,7 +32,7 @@ GUTTER_GREY = 96
 WEBP_MAX_PX = 16383  # per side; the format's own limit
 STRIP_PIXELS = 2**20  # of a grid that are in memory at a time
 LARGE_PIXELS = 2**20  # a picture of more takes tens of milliseconds to encode
-LARGE_DIGITS = 64  # the same, if each digit is read, or put into a line
+LARGE_DIGITS = 32  # the same, if each digit is read, or put into a line
 
 
 class ImpossiblePictureError(Exception):

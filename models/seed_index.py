@@ -51,13 +51,13 @@ class SeedIndex:
 
     digits: NDArray[np.uint8]  # [SEEDS]
     levels: NDArray[np.uint8]  # [SEEDS], as in models.readers
-    _fitting: Callable[[int, int], NDArray[np.int64]] = field(init=False, repr=False)
+    _fitting: Callable[[int, int], NDArray[np.int32]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_fitting", lru_cache(maxsize=64)(self._find_fitting))
+        object.__setattr__(self, "_fitting", lru_cache(maxsize=32)(self._find_fitting))
 
-    def _find_fitting(self, digit: int, level: int) -> NDArray[np.int64]:
-        return np.flatnonzero((self.digits == digit) & (self.levels >= level))
+    def _find_fitting(self, digit: int, level: int) -> NDArray[np.int32]:
+        return np.flatnonzero((self.digits == digit) & (self.levels >= level)).astype(np.int32)
 
     def choose(self, wanted: Sequence[int], start: int, level: int) -> list[int]:
         """Seeds that draw the ``wanted`` digits in this order, none twice: the first ones from ``start`` on.

@@ -1,12 +1,13 @@
 """``/datasets``: a labelled data set, streamed while it is made."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.datasets import DatasetOrder
 from app.dependencies import ResourcesDep
@@ -33,11 +34,19 @@ class DatasetResponse(StreamingResponse):
     """A body that ends if its client takes nothing for ``deadline_seconds``."""
 
     media_type = "application/zip"
-    deadline_seconds: float
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes], deadline_seconds: float, **options: Any) -> None:
+        super().__init__(_chain(first, rest), **options)
+        self._rest = rest
+        self._deadline_seconds = deadline_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._rest):  # also if its client has gone before the first piece
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         async def send_soon(message: Message) -> None:
-            async with asyncio.timeout(self.deadline_seconds):
+            async with asyncio.timeout(self._deadline_seconds):
                 await send(message)
 
         await super().stream_response(send_soon)
@@ -59,20 +68,19 @@ async def make_dataset(order: DatasetOrder, resources: ResourcesDep) -> DatasetR
     said = loaded.manifest
     ending = "npz" if order.format == "npz" else "zip"
     name = f"{said.arch}-v{said.version}-{order.format}-{order.per_class}-per-class-seed{order.seed}.{ending}"
-    response = DatasetResponse(
-        _chain(first, pieces),
+    return DatasetResponse(
+        first,
+        pieces,
+        resources.deadline_seconds,
         headers={
             "Content-Disposition": f'attachment; filename="{name}"',
             "X-Arch": said.arch,
             "X-Version": str(said.version),
         },
     )
-    response.deadline_seconds = resources.deadline_seconds
-    return response
 
 
-async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):  # type: ignore[type-var]
-        yield first
-        async for piece in rest:
-            yield piece
+async def _chain(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece

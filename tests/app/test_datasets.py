@@ -233,7 +233,7 @@ def test_one_who_goes_ends_the_work() -> None:
             pieces = workshop.exporter.export(order, workshop.version)
             await anext(pieces)
             assert workshop.exporter._running == 1
-            await pieces.aclose()  # type: ignore[attr-defined]
+            await pieces.aclose()
             assert workshop.exporter._running == 0
             answer = await workshop.engine.submit(workshop.version, [0], len)  # what was queued is not drawn any more
             assert answer == 1
@@ -252,7 +252,7 @@ def test_only_some_sets_are_made_at_a_time() -> None:
             with pytest.raises(TooManySetsError):
                 await anext(many[-1])
             for pieces in many[:-1]:
-                await pieces.aclose()  # type: ignore[attr-defined]
+                await pieces.aclose()
             await anext(workshop.exporter.export(order, workshop.version))
 
     asyncio.run(crowd())
