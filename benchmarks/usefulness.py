@@ -26,6 +26,7 @@ from app.datasets import Exporter, LargeDatasetOrder
 from app.engine import Engine
 from app.generators import LoadedVersion
 from models import classifier, metrics, mnist, readers, versions
+from models.archs import ARCHS
 from models.inference import BATCH, Inference
 from worker.settings import Settings
 
@@ -35,7 +36,7 @@ CONFIDENCES = (0.5, 0.9, 0.99)
 
 
 def main() -> None:
-    shipped = [str(folder.relative_to(versions.PRETRAINED)) for folder in sorted(versions.PRETRAINED.glob("*/[0-9]*"))]
+    shipped = [f"{arch}/{number}" for arch in ARCHS for number in versions.list_numbers(versions.PRETRAINED / arch)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", nargs="*", default=shipped, choices=shipped)
     parser.add_argument("--judge", action="store_true", help="measure the labels instead")
