@@ -52,7 +52,7 @@ class DatasetResponse(StreamingResponse):
         await super().stream_response(send_soon)
 
 
-@router.post("/datasets", response_class=DatasetResponse, responses=_ANSWERS)
+@router.post("/datasets", response_class=StreamingResponse, responses=_ANSWERS)
 async def make_dataset(order: DatasetOrder, resources: ResourcesDep) -> DatasetResponse:
     """Exactly ``per_class`` digits of each class, with labels. The same request gives the same bytes.
 

@@ -290,7 +290,7 @@ def start(store: JobStore, settings: Settings, job: Job, stopping: Callable[[], 
 def long_job(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> Job:
     """A job of a thousand short epochs."""
     few = mnist.load(Settings().data_dir)[:6_400]
-    monkeypatch.setattr(mnist, "load", lambda *_: few)
+    monkeypatch.setattr(mnist, "load_summed", lambda _, name=mnist.TRAIN_IMAGES: (few, mnist.SHA256[name]))
     return store.create(TrainRequest.model_validate({"arch": "vanilla", "recipe": "book", "epochs": 1_000}))[0]
 
 

@@ -97,7 +97,7 @@ def test_a_state_of_an_earlier_release_goes_on_with_torchs_own_number(
 def make_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None) -> Trainer:
     monkeypatch.setattr("worker.trainer.make_measure", lambda *_: lambda G: {"fid": 1.0})
     few = mnist.load(Settings().data_dir)[:640]
-    monkeypatch.setattr(mnist, "load", lambda *_: few)
+    monkeypatch.setattr(mnist, "load_summed", lambda _, name=mnist.TRAIN_IMAGES: (few, mnist.SHA256[name]))
     settings = Settings(model_dir=tmp_path, device="cpu", training_threads=number)
     return Trainer(settings, arch="dcgan", recipe="book", epochs=2, seed=1)
 
