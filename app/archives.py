@@ -30,10 +30,11 @@ _LEVEL = 1  # of compression: at level 6, a set is 8 % smaller and takes three t
 class Archive:
     """A ZIP with one or two splits. For each split: ``begin``, ``add`` some digits at a time, ``end``."""
 
-    def __init__(self, version: Manifest, splits: Mapping[str, int]) -> None:
-        """``splits``: how many digits each has."""
+    def __init__(self, version: Manifest, splits: Mapping[str, int], has_test: bool) -> None:
+        """``splits``: how many digits each has; ``has_test``: the set has test data, of which this may be no part."""
         self._version = version
         self._splits = splits
+        self._has_test = has_test
         self._sink = _Sink()
         self._zip = zipfile.ZipFile(self._sink, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL)
 
@@ -108,10 +109,10 @@ class NpzArchive(Archive):
 
 
 class PngArchive(Archive):
-    """Folders ``0`` … ``9`` with a PNG for each digit; if there are two splits, in folders ``train`` and ``test``."""
+    """Folders ``0`` … ``9`` with a PNG for each digit; if the set has test data, in folders ``train`` and ``test``."""
 
     def begin(self, split: str) -> None:
-        self._folder = f"{split}/" if self._splits[TEST] else ""
+        self._folder = f"{split}/" if self._has_test else ""
 
     def add(self, images: Images, labels: Labels, seeds: list[int]) -> None:
         version = self._version

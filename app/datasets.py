@@ -218,7 +218,7 @@ class Exporter:
     ) -> AsyncGenerator[bytes]:
         blocks = plan_blocks(order, part)
         counts = {split: 10 * sum(b.per_class for b in blocks if b.split == split) for split in (TRAIN, TEST)}
-        archive = ARCHIVES[order.format](version.manifest, counts)
+        archive = ARCHIVES[order.format](version.manifest, counts, order.test_per_class > 0)
         level, made, facts = readers.find_level(order.min_confidence), 0, []
         for split in (TRAIN, TEST):
             archive.begin(split)
@@ -287,7 +287,7 @@ class Exporter:
         """Queue images in the engine; ``patient``: wait until there is room for them."""
         while True:
             try:
-                return self._engine.submit(version, some, _read, apart=True)
+                return self._engine.submit(version, some, _read, background=True)
             except EngineBusyError:
                 if not patient:
                     raise

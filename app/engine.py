@@ -4,7 +4,7 @@ A thread takes up to ``inference.BATCH`` waiting images of one version and draws
 Requests that arrive while the threads are busy may share a pass. A request that needs several passes
 goes to the end of the queue after each one, so that small requests do not wait for large ones. The
 thread that draws the last image of a request encodes its answer; large answers are encoded apart,
-one at a time, in a thread that gives way to the others.
+one at a time, in a thread that gives way to the others. Data sets are drawn in the background.
 
 Must not know of HTTP, or where seeds come from.
 """
@@ -36,6 +36,8 @@ Part = tuple["_Request", range]  # of a pass: a request, and which of its images
 MAX_IMAGES = 64 * 1024  # of all unanswered requests together
 MAX_REQUESTS = 4096  # unanswered
 FIRST_GUESS_SECONDS = 100e-6
+BACKGROUND_BATCH = 8  # images of a pass that others may have to wait for
+TURNS = 16  # passes, of which the background gets one
 ENCODER_NICENESS = 10  # against 0 of the threads that draw
 SMOOTHING = 0.1  # the weight of the last pass in the moving average
 
@@ -54,6 +56,7 @@ class _Request:
     seeds: Sequence[int]
     encode: Callable[[Images], Any]
     apart: bool  # encode it in the thread for large answers
+    background: bool  # others go first
     answer: asyncio.Future[Any]
     images: Images  # filled while they are drawn
     arrived: float
@@ -71,6 +74,8 @@ class Engine:
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()  # guards the attributes below
         self._queues: dict[LoadedVersion, deque[_Request]] = {}  # none is empty; the first one is served next
+        self._background: deque[_Request] = deque()
+        self._turn = 0  # counts passes
         self._requests = 0  # unanswered
         self._images = 0  # of the unanswered requests
         self._passes = 0  # running
@@ -86,11 +91,18 @@ class Engine:
             thread.start()
 
     def submit(
-        self, version: LoadedVersion, seeds: Sequence[int], encode: Callable[[Images], T], *, apart: bool = False
+        self,
+        version: LoadedVersion,
+        seeds: Sequence[int],
+        encode: Callable[[Images], T],
+        *,
+        apart: bool = False,
+        background: bool = False,
     ) -> asyncio.Future[T]:
         """Queue a request. The future gets ``encode(images)``: ``[len(seeds), 28, 28]``, in the order of ``seeds``.
 
-        ``apart``: encoding takes so long that other requests should not wait for it.
+        ``apart``: encoding takes so long that other requests should not wait for it. ``background``: so does drawing.
+        Such a request gets small passes: when no other is waiting, or every ``TURNS`` passes.
 
         If drawing or encoding fails, the future gets the exception. If the caller cancels the future, or
         sets its result or exception, the engine does not draw the rest of the images.
@@ -107,18 +119,24 @@ class Engine:
                 seconds = max(1, math.ceil(self._images * self._image_seconds / len(self._threads)))
                 raise EngineBusyError(self._requests, self._images, seconds)
             images = np.empty((n, 28, 28), np.uint8)
-            request = _Request(version, seeds, encode, apart, self._loop.create_future(), images, time.monotonic())
-            self._queues.setdefault(version, deque()).append(request)
+            answer: asyncio.Future[T] = self._loop.create_future()
+            request = _Request(
+                version, seeds, encode, apart or background, background, answer, images, time.monotonic()
+            )
+            if background:
+                self._background.append(request)
+            else:
+                self._queues.setdefault(version, deque()).append(request)
             self._requests += 1
             self._images += n
             self._changed.notify()
-        return request.answer
+        return answer
 
     def close(self) -> None:
         """Cancel all waiting requests and end the threads."""
         with self._changed:
             self._closed = True
-            for queue in self._queues.values():
+            for queue in (*self._queues.values(), self._background):
                 for request in queue:
                     request.answer.cancel()
             self._changed.notify_all()
@@ -152,37 +170,49 @@ class Engine:
 
     def _finish_large(self, request: _Request) -> None:
         self._finish([request])
-        release_freed_memory()
+        if not request.background:  # its answer is small, and often followed by the next one
+            release_freed_memory()
 
     def _next_pass(self) -> list[Part]:
         """Wait for work and take up to ``BATCH`` images of one version; return nothing once the engine is closed."""
         with self._changed:
             while not self._closed:
-                if not self._queues:
+                if not self._queues and not self._background:
                     self._changed.wait()
                 elif (seconds := self._seconds_to_wait()) > 0:
                     self._changed.wait(seconds)
                 elif parts := self._take():
                     self._passes += 1
-                    if self._queues:
+                    if self._queues or self._background:
                         self._changed.notify()
                     return parts
             return []
 
     def _seconds_to_wait(self) -> float:
         """The seconds that the next pass should still wait for more images."""
+        if not self._queues:
+            return 0.0
         queue = next(iter(self._queues.values()))
         if not self._passes or sum(len(request.seeds) - request.begun for request in islice(queue, BATCH)) >= BATCH:
             return 0.0
         return queue[0].arrived + self._wait_seconds - time.monotonic()
 
     def _take(self) -> list[Part]:
+        self._turn += 1
+        if self._background and (not self._queues or self._turn % TURNS == 0):
+            return self._take_from(self._background, BACKGROUND_BATCH, requests=1)
         version = next(iter(self._queues))
         queue = self._queues.pop(version)
+        parts = self._take_from(queue, BATCH)
+        if queue:
+            self._queues[version] = queue  # behind the other versions
+        return parts
+
+    def _take_from(self, queue: deque[_Request], room: int, requests: int = MAX_REQUESTS) -> list[Part]:
+        """Up to ``room`` images of the first requests of a queue. What is unfinished goes to its end."""
         parts: list[Part] = []
         unfinished: list[_Request] = []
-        room = BATCH
-        while queue and room:
+        while queue and room and len(parts) < requests:
             request = queue.popleft()
             if request.answer.done():
                 self._requests -= 1
@@ -195,8 +225,6 @@ class Engine:
             if request.begun < len(request.seeds):
                 unfinished.append(request)
         queue.extend(unfinished)
-        if queue:
-            self._queues[version] = queue  # behind the other versions
         return parts
 
     def _draw(self, parts: list[Part]) -> list[_Request]:

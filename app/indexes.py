@@ -38,6 +38,7 @@ class Indexes:
         self._model_dir = model_dir
         self._indexes: dict[str, SeedIndex] = {}  # by name; replaced as a whole, so readers need no lock
         self._asked: set[str] = set()
+        self._damaged: set[str] = set()  # of which the log has the reason
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="indexes")
 
@@ -86,7 +87,10 @@ class Indexes:
                 if index := seed_index.load(root, name):
                     return index
             except (OSError, InvalidIndexError) as error:
-                logger.warning("%s", error)
+                if name not in self._damaged:
+                    logger.warning("an index will be made again: %s", error)
+                self._damaged.add(name)
+                self._asked.add(name)
         return None
 
     def _make(self, version: LoadedVersion) -> None:

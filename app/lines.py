@@ -42,7 +42,7 @@ def _trim(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if count == 0:
         return np.zeros((INK_HEIGHT, INK_HEIGHT), np.uint8)
     ink = ndimage.sum_labels(image, parts, range(1, count + 1))
-    kept = np.isin(parts, 1 + np.flatnonzero(ink >= SPECK * ink.sum()))
+    kept = np.isin(parts, 1 + np.flatnonzero(ink >= min(SPECK * ink.sum(), ink.max())))
     rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
     cropped = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = cropped.shape

@@ -76,7 +76,7 @@ class Order(BaseModel):
     def _count_text(cls, text: str, info: ValidationInfo) -> str:
         n = info.data.get("n") or 1
         if len(text) * n > MAX_N:
-            detail = f"Input should be at most {MAX_N // n} characters, so that {n} lines have {MAX_N} digits"
+            detail = f"n lines should have at most {MAX_N} digits together, not {n} × {len(text)}"
             raise PydanticCustomError("too_many", detail, {"le": MAX_N // n})
         return text
 

@@ -19,8 +19,10 @@ FindIndex = Callable[[], SeedIndex | None]
 Read = Callable[[Sequence[int]], Awaitable[Reading]]  # draws the images of some seeds and reads them
 
 
-async def find_seeds(order: Order, index: FindIndex, read: Read) -> Sequence[int]:
-    """The seeds of all digits of an order. ``read`` is used as long as ``index`` gives none.
+async def find_seeds(order: Order, index: FindIndex, read: Read) -> tuple[int, Sequence[int]]:
+    """The seed that repeats an order, and the seeds of all its digits.
+
+    ``read`` is used as long as ``index`` gives none.
 
     Raises:
         TooFewError: not enough of the 65,536 seeds draw a digit that is asked for.
@@ -28,9 +30,9 @@ async def find_seeds(order: Order, index: FindIndex, read: Read) -> Sequence[int
     wanted = order.wanted
     if not wanted:
         first = seeds.make_fresh(order.count) if order.seed is None else order.seed
-        return range(first, first + order.count)
+        return first, range(first, first + order.count)
     start = random.randrange(SEEDS) if order.seed is None else order.seed
-    return await _choose(wanted, start, find_level(order.min_confidence or MIN_CONFIDENCE), index, read)
+    return start, await _choose(wanted, start, find_level(order.min_confidence or MIN_CONFIDENCE), index, read)
 
 
 async def _choose(wanted: Sequence[int], start: int, level: int, index: FindIndex, read: Read) -> Sequence[int]:

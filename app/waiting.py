@@ -27,6 +27,15 @@ class Deadline:
     def after(cls, seconds: float) -> "Deadline":
         return cls(seconds, asyncio.get_running_loop().time() + seconds)
 
+    def require_time(self) -> None:
+        """Go on only before it.
+
+        Raises:
+            TooLateError: it has passed.
+        """
+        if asyncio.get_running_loop().time() > self.ends:
+            raise TooLateError(f"no answer within {self.seconds:g} s; try again later, or with fewer digits")
+
 
 async def wait_for(answer: asyncio.Future[T], request: Request, deadline: Deadline) -> T:
     """The answer, if it comes before its deadline and before the client disconnects; else its drawing stops.

@@ -16,6 +16,8 @@ def find_misfit(saved: SavedNetwork, network: nn.Sequential) -> str | None:
     if saved.layers is not None and (problem := _compare_layers(saved.layers, network)):
         return problem
     ours = network.state_dict()
+    if len(saved.tensors) > 2 * len(ours):
+        return f"it has {len(saved.tensors)} tensors, expected {len(ours)}"
     names = match_names(ours, saved.tensors)
     if missing := [name for name in ours if name not in names]:
         return f"it lacks {_list(missing)}{_list_unexpected(names, saved)}"

@@ -128,12 +128,12 @@ def _make_levels(confidences: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def find_level(confidence: float) -> int:
     """The lowest level of at least this confidence, 0…0.999."""
-    return math.ceil(-STEPS * math.log10(1 - confidence) - 1e-9)
+    return math.ceil(-STEPS * math.log10(1 - confidence) - 1e-6)
 
 
 def find_confidence(level: int) -> float:
-    """The lowest confidence of a level, to five places."""
-    return round(1 - 10 ** (-level / STEPS), 5)
+    """The lowest confidence of a level, rounded down to five places."""
+    return math.floor(1e5 * (1 - 10 ** (-level / STEPS)) + 1e-6) / 1e5
 
 
 @cache

@@ -47,13 +47,13 @@ def read(data: bytes) -> Tensor:
     for number, item in enumerate(found, start=1):
         try:
             arrays.append(_read_epoch(item))
+            if sum(map(len, arrays)) > MAX_ALL:
+                raise UnfitFileError(f"with it, the list has more than {MAX_ALL:,} images")
         except (UnfitFileError, ValueError, TypeError) as error:
             reason = error if isinstance(error, UnfitFileError) else "it is damaged"
             raise UnfitFileError(f"its item {number}: {reason}") from error
     if len({(len(array), array.dtype.kind) for array in arrays}) > 1:
         raise UnfitFileError("its arrays differ in type or in their number of images")
-    if len(arrays) * len(arrays[0]) > MAX_ALL:
-        raise UnfitFileError(f"it has more than {MAX_ALL:,} images")
     return torch.from_numpy(_scale(arrays))
 
 

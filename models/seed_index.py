@@ -120,12 +120,13 @@ def load(root: Path, name: str) -> SeedIndex | None:
         content = files.read(root / FOLDER / name, _MAX_BYTES)
         head, _, packed = content.partition(b"\n")
         expected = json.loads(head)["sha256"]
-        data = lzma.decompress(packed, lzma.FORMAT_RAW, filters=_FILTERS)
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
+        data = unpacker.decompress(packed, 2 * SEEDS + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, lzma.LZMAError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, lzma.LZMAError, EOFError, RecursionError) as error:
         raise InvalidIndexError(f"{root / FOLDER / name} cannot be read: {error}") from error
-    if hashlib.sha256(data).hexdigest() != expected or len(data) != 2 * SEEDS:
+    if not unpacker.eof or hashlib.sha256(data).hexdigest() != expected or len(data) != 2 * SEEDS:
         raise InvalidIndexError(f"{root / FOLDER / name} has another sha256 than it says")
     both = np.frombuffer(data, np.uint8)
     return SeedIndex(both[:SEEDS], both[SEEDS:])

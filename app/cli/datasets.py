@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -59,8 +60,10 @@ def dataset(
     chosen = _parse_part(part, order)
     if not output.parent.is_dir():
         fail(f"there is no folder {output.parent}")
+    if output.exists() and not output.is_file():
+        fail(f"{output} is no file: choose another name")
     loaded = get_version(load_generators(), arch, version)
-    unfinished = output.with_name(f".{output.name}.part")
+    unfinished = output.with_name(f".{output.name}-{uuid.uuid4().hex}")
     try:
         with make_bar() as bar:
             task = add_task(bar)
@@ -107,7 +110,7 @@ def _parse_part(text: str, order: "LargeDatasetOrder") -> "Part":
     from app.archives import TRAIN
     from app.datasets import Part, plan_blocks
 
-    most = sum(block.split == TRAIN for block in plan_blocks(order))
+    most = max(1, sum(block.split == TRAIN for block in plan_blocks(order)))
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     number, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= count <= most:

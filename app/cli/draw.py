@@ -105,7 +105,7 @@ def samples(
 async def _draw(
     order: "LargeOrder", media_type: str, generators: "Generators", loaded: "LoadedVersion"
 ) -> tuple[int, bytes]:
-    """Draw as the API does, with an engine of its own: the first seed and the file."""
+    """Draw as the API does, with an engine of its own: the seed that repeats it, and the file."""
     from app.engine import Engine
     from app.indexes import Indexes
     from app.rendering import Encoder
@@ -118,10 +118,10 @@ async def _draw(
     engine = Engine(ApiSettings(api_processes=1).engine_threads, wait_seconds=0.0)
     engine.start()
     try:
-        each = await find_seeds(order, lambda: index, lambda some: engine.submit(loaded, some, readers.read))
+        first, each = await find_seeds(order, lambda: index, lambda some: engine.submit(loaded, some, readers.read))
         encoder = Encoder(media_type, loaded.manifest, each, order.scale, order.across, order.line, index)
         encoder.require_possible()
-        return each[0], await engine.submit(loaded, each, encoder, apart=encoder.is_large())
+        return first, await engine.submit(loaded, each, encoder, apart=encoder.is_large())
     finally:
         engine.close()
 

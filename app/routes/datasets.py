@@ -1,6 +1,7 @@
 """``/datasets``: a labelled data set, streamed while it is made."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -14,7 +15,10 @@ from app.dependencies import ResourcesDep
 from app.errors import UnprocessableError
 from app.openapi import Described, describe_headers, describe_problems
 from app.routes.classes import JsonRoute
+from app.waiting import TooLateError
 from models.seed_index import TooFewError
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
 
@@ -42,7 +46,10 @@ class DatasetResponse(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self._rest):  # also if its client has gone before the first piece
-            await super().__call__(scope, receive, send)
+            try:
+                await super().__call__(scope, receive, send)
+            except (TimeoutError, TooLateError, TooFewError) as error:  # the server closes the connection
+                logger.warning("a data set is broken off: %s", error or "its client takes nothing")
 
     async def stream_response(self, send: Send) -> None:
         async def send_soon(message: Message) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import mimeparse
 import torch
 from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.requests import ClientDisconnect
 
 from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError, UnprocessableError
@@ -36,9 +37,12 @@ _BUILD = (
 )
 
 _HEADERS = describe_headers(
-    X_Arch="the architecture that drew", X_Version="its version", X_Seed="the seed of the first image", Vary="Accept",
+    X_Arch="the architecture that drew",
+    X_Version="its version",
+    X_Seed="given as seed, it repeats the answer",
     X_Seeds=f"the seeds of all digits, as 5,17,3, up to {MAX_NAMED}",
-)  # fmt: skip
+    Vary="Accept",
+)
 _CACHED = describe_headers(ETag="of what the bytes depend on; if a seed is given", Cache_Control="for how long")
 
 _ANSWERS: Described = {
@@ -97,10 +101,13 @@ async def _draw(
     deadline = Deadline.after(resources.deadline_seconds)
 
     async def read(some: Sequence[int]) -> Reading:
+        deadline.require_time()
+        if await request.is_disconnected():
+            raise ClientDisconnect
         return await wait_for(resources.engine.submit(loaded, some, readers.read, apart=True), request, deadline)
 
     try:
-        each = await find_seeds(order, index=lambda: resources.indexes.find(manifest), read=read)
+        first, each = await find_seeds(order, index=lambda: resources.indexes.find(manifest), read=read)
     except TooFewError as error:
         raise UnprocessableError(str(error), field=order.asked, bound={"le": error.found}) from None
     encoder = Encoder(
@@ -110,7 +117,7 @@ async def _draw(
     headers = {
         "X-Arch": manifest.arch,
         "X-Version": str(manifest.version),
-        "X-Seed": str(each[0]),
+        "X-Seed": str(first),
         "Vary": "Accept",
     }
     if len(each) <= MAX_NAMED:

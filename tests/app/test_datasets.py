@@ -226,6 +226,21 @@ def test_parts_make_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert in_order == json.loads(whole.read("manifest.json"))["blocks"]
 
 
+def test_parts_of_pictures_lie_where_those_of_the_whole_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though some parts have no test data."""
+    monkeypatch.setattr(datasets, "BLOCK", 10)
+
+    async def make() -> list[set[str]]:
+        async with Workshop() as workshop:
+            parts = (Part(), Part(1, 3), Part(2, 3), Part(3, 3))
+            sets = [await workshop.export(part, per_class=40, test_share=0.25, format="png") for part in parts]
+            return [{name for name in one.namelist() if name.endswith(".png")} for one in sets]
+
+    whole, *parts = asyncio.run(make())
+    assert set.union(*parts) == whole
+    assert sum(map(len, parts)) == len(whole) == 400
+
+
 def test_one_who_goes_ends_the_work() -> None:
     async def leave() -> None:
         async with Workshop() as workshop:

@@ -315,3 +315,47 @@ def test_pixels_land_where_they_belong() -> None:
         assert all((images == expected).all() for images in kept)
 
     asyncio.run(ask())
+
+
+def test_the_background_gets_small_passes_when_nobody_else_waits() -> None:
+    async def ask() -> None:
+        generator: Any = Scripted()
+        async with held(generator) as (engine, _):
+            slow = engine.submit(generator, range(20), seeds_of, background=True)
+            quick = [engine.submit(generator, range(100, 132), seeds_of) for _ in range(3)]
+            generator.may_draw.set()
+            assert [await answer for answer in quick] == [bytes(range(100, 132))] * 3
+            assert await slow == bytes(range(20))
+        assert [len(some) for some in generator.passes] == [1, BATCH, BATCH, BATCH, 8, 8, 4]
+
+    asyncio.run(ask())
+
+
+def test_the_background_gets_its_turn_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "TURNS", 3)
+
+    async def ask() -> None:
+        generator: Any = Scripted()
+        async with held(generator) as (engine, _):
+            slow = engine.submit(generator, range(8), seeds_of, background=True)
+            crowd = [engine.submit(generator, range(100, 132), seeds_of) for _ in range(9)]
+            generator.may_draw.set()
+            await asyncio.gather(slow, *crowd)
+        assert 0 in generator.passes[2]
+        assert len(generator.passes) == 11
+
+    asyncio.run(ask())
+
+
+def test_closing_cancels_the_background_too() -> None:
+    async def ask() -> None:
+        generator: Any = Scripted()
+        async with held(generator) as (engine, _):
+            waiting = engine.submit(generator, range(8), seeds_of, background=True)
+            generator.may_draw.set()
+            closing = asyncio.to_thread(engine.close)
+            await closing
+            await asyncio.sleep(0)
+            assert waiting.done()
+
+    asyncio.run(ask())

@@ -48,6 +48,7 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.setattr(seed_index, "SEEDS", 64)
     monkeypatch.setattr(indexes, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(indexes, "PRETRAINED", tmp_path / "none")  # those are of more seeds
     place = Place(tmp_path)
     yield place
     for opened in place.opened:

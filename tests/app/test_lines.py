@@ -55,6 +55,13 @@ def test_specks_are_not_ink() -> None:
     assert find_ink(line) == [(4, 11)]  # 6 wide and 16 high becomes 8 and 20
 
 
+def test_of_many_small_parts_the_largest_is_ink() -> None:
+    image = np.zeros((28, 28), np.uint8)
+    image[::4, ::4] = 200
+    image[8, 8] = 255
+    assert lines.compose(image[None], 1, 4).any()
+
+
 def test_no_ink_is_a_gap() -> None:
     assert not lines.compose(np.zeros((2, 28, 28), np.uint8), 2, 4).any()
 
