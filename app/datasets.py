@@ -38,8 +38,8 @@ BLOCK = 100  # digits of each class in a block
 SLOT = 16_384  # seeds of a block: a digit that fewer than 0.6 % of the images show is not drawn often enough
 SLOTS = (seeds.MAX_SEED + 1) // SLOT
 
-LOOK = 128  # images that are drawn and read at a time
-AHEAD = 2  # such steps that are under way at a time
+LOOK = 16  # images that are drawn and read at a time: others may have to wait for them
+AHEAD = 8  # such steps that are under way at a time
 
 MAX_PER_CLASS = 10_000  # of one answer
 MAX_LARGE_PER_CLASS = (SLOTS - 1) * BLOCK

@@ -36,8 +36,9 @@ Part = tuple["_Request", range]  # of a pass: a request, and which of its images
 MAX_IMAGES = 64 * 1024  # of all unanswered requests together
 MAX_REQUESTS = 4096  # unanswered
 FIRST_GUESS_SECONDS = 100e-6
-BACKGROUND_BATCH = 8  # images of a pass that others may have to wait for
-TURNS = 16  # passes, of which the background gets one
+BACKGROUND_BATCH = 16  # images of a pass that others may have to wait for
+TURNS = 8  # passes of others, after which the background gets one
+QUIET_SECONDS = 0.005  # without a request of others, until the background gets all
 ENCODER_NICENESS = 10  # against 0 of the threads that draw
 SMOOTHING = 0.1  # the weight of the last pass in the moving average
 
@@ -75,14 +76,15 @@ class Engine:
         self._changed = threading.Condition()  # guards the attributes below
         self._queues: dict[LoadedVersion, deque[_Request]] = {}  # none is empty; the first one is served next
         self._background: deque[_Request] = deque()
-        self._turn = 0  # counts passes
+        self._others = 0  # passes since the last one of the background
+        self._others_at = 0.0  # when the last request came that is not of the background
         self._requests = 0  # unanswered
         self._images = 0  # of the unanswered requests
         self._passes = 0  # running
         self._image_seconds = FIRST_GUESS_SECONDS  # that one thread takes for an image, smoothed
         self._closed = False
         self._threads = [threading.Thread(target=self._work, name=f"engine-{i}") for i in range(threads)]
-        self._encoder = ThreadPoolExecutor(1, "encoder", yield_thread, (ENCODER_NICENESS,))  # for large answers
+        self._encoder = ThreadPoolExecutor(1, "encoder", _prepare_encoder)  # for large answers
 
     def start(self) -> None:
         """Start the threads. They give their answers to the event loop that is running now."""
@@ -102,7 +104,8 @@ class Engine:
         """Queue a request. The future gets ``encode(images)``: ``[len(seeds), 28, 28]``, in the order of ``seeds``.
 
         ``apart``: encoding takes so long that other requests should not wait for it. ``background``: so does drawing.
-        Such a request gets small passes: when no other is waiting, or every ``TURNS`` passes.
+        Such a request gets small passes, and one more to encode it: when no other has come for a while, and one
+        after ``TURNS`` of others.
 
         If drawing or encoding fails, the future gets the exception. If the caller cancels the future, or
         sets its result or exception, the engine does not draw the rest of the images.
@@ -120,12 +123,11 @@ class Engine:
                 raise EngineBusyError(self._requests, self._images, seconds)
             images = np.empty((n, 28, 28), np.uint8)
             answer: asyncio.Future[T] = self._loop.create_future()
-            request = _Request(
-                version, seeds, encode, apart or background, background, answer, images, time.monotonic()
-            )
+            request = _Request(version, seeds, encode, apart, background, answer, images, time.monotonic())
             if background:
                 self._background.append(request)
             else:
+                self._others_at = request.arrived
                 self._queues.setdefault(version, deque()).append(request)
             self._requests += 1
             self._images += n
@@ -151,10 +153,12 @@ class Engine:
             began = time.perf_counter()
             complete = self._draw(parts)
             self._finish([request for request in complete if not request.apart])
-            seconds = (time.perf_counter() - began) / sum(len(taken) for _, taken in parts)
+            images = sum(len(taken) for _, taken in parts)
             with self._changed:
                 self._passes -= 1
-                self._image_seconds += SMOOTHING * (seconds - self._image_seconds)
+                if images:
+                    seconds = (time.perf_counter() - began) / images
+                    self._image_seconds += SMOOTHING * (seconds - self._image_seconds)
             for request in complete:
                 if request.apart:
                     self._encoder.submit(self._finish_large, request)
@@ -170,8 +174,7 @@ class Engine:
 
     def _finish_large(self, request: _Request) -> None:
         self._finish([request])
-        if not request.background:  # its answer is small, and often followed by the next one
-            release_freed_memory()
+        release_freed_memory()
 
     def _next_pass(self) -> list[Part]:
         """Wait for work and take up to ``BATCH`` images of one version; return nothing once the engine is closed."""
@@ -190,17 +193,18 @@ class Engine:
 
     def _seconds_to_wait(self) -> float:
         """The seconds that the next pass should still wait for more images."""
-        if not self._queues:
-            return 0.0
+        if not self._queues:  # one who asks again soon should not find the cores taken
+            return 0.0 if self._others >= TURNS else self._others_at + QUIET_SECONDS - time.monotonic()
         queue = next(iter(self._queues.values()))
         if not self._passes or sum(len(request.seeds) - request.begun for request in islice(queue, BATCH)) >= BATCH:
             return 0.0
         return queue[0].arrived + self._wait_seconds - time.monotonic()
 
     def _take(self) -> list[Part]:
-        self._turn += 1
-        if self._background and (not self._queues or self._turn % TURNS == 0):
+        if self._background and (not self._queues or self._others >= TURNS):
+            self._others = 0
             return self._take_from(self._background, BACKGROUND_BATCH, requests=1)
+        self._others += 1
         version = next(iter(self._queues))
         queue = self._queues.pop(version)
         parts = self._take_from(queue, BATCH)
@@ -232,7 +236,7 @@ class Engine:
         error: Exception | None = None
         try:
             seeds = [seed for request, taken in parts for seed in request.seeds[taken.start : taken.stop]]
-            images = parts[0][0].version.draw(seeds)
+            images = parts[0][0].version.draw(seeds) if seeds else np.empty((0, 28, 28), np.uint8)
             start = 0
             for request, taken in parts:
                 request.images[taken.start : taken.stop] = images[start : start + len(taken)]
@@ -243,7 +247,15 @@ class Engine:
             for request, taken in parts:
                 request.drawn += len(taken)
                 request.error = request.error or error
-            return [request for request, _ in parts if request.drawn == len(request.seeds)]
+            complete = [(request, taken) for request, taken in parts if request.drawn == len(request.seeds)]
+            again = [request for request, taken in complete if request.background and taken]
+            self._background.extendleft(again)  # to be encoded in a turn of its own, so that others wait less
+            return [request for request, _ in complete if request not in again]
+
+
+def _prepare_encoder() -> None:
+    yield_thread(ENCODER_NICENESS)
+    torch.set_num_threads(1)  # what it reads must not take the cores of the threads that draw
 
 
 def _encode(request: _Request) -> Any:

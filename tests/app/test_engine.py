@@ -326,7 +326,7 @@ def test_the_background_gets_small_passes_when_nobody_else_waits() -> None:
             generator.may_draw.set()
             assert [await answer for answer in quick] == [bytes(range(100, 132))] * 3
             assert await slow == bytes(range(20, 40))
-        assert [len(some) for some in generator.passes] == [1, BATCH, BATCH, BATCH, 8, 8, 4]
+        assert [len(some) for some in generator.passes] == [1, BATCH, BATCH, BATCH, 16, 4]
 
     asyncio.run(ask())
 
@@ -341,7 +341,7 @@ def test_the_background_gets_its_turn_in_a_crowd(monkeypatch: pytest.MonkeyPatch
             crowd = [engine.submit(generator, range(100, 132), seeds_of) for _ in range(9)]
             generator.may_draw.set()
             await asyncio.gather(slow, *crowd)
-        assert 0 in generator.passes[2]
+        assert 0 in generator.passes[3]
         assert len(generator.passes) == 11
 
     asyncio.run(ask())
