@@ -146,7 +146,7 @@ def test_a_generator_without_digits_is_refused_before_the_answer_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was not trained. The app runs in this process, where a block can be small."""
-    monkeypatch.setattr(datasets, "SLOT", 2 * datasets.LOOK)
+    monkeypatch.setattr(datasets, "SLOT", 256)
     publish(tmp_path, "vanilla")
 
     async def ask(api: httpx.AsyncClient) -> None:
