@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models import classifier, mnist, sampling
 
@@ -18,25 +18,21 @@ if TYPE_CHECKING:
 Measure = Callable[[nn.Module], dict[str, float]]  # a generator in eval mode → its metrics
 
 
-def find_test_sha256(data_dir: Path) -> str | None:
-    """The SHA-256 of the test images of a data set; None if they are MNIST's.
+def load_test(data_dir: Path) -> tuple[Tensor, str | None]:
+    """The test images of a data set ``[n, 28, 28]`` uint8, and the SHA-256 of their file; None if it is MNIST's.
 
     Raises:
         mnist.DatasetError: they are missing or damaged.
     """
-    _, found = mnist.load_summed(data_dir, mnist.TEST_IMAGES)
-    return None if found == mnist.SHA256[mnist.TEST_IMAGES] else found
+    images, found = mnist.load_summed(data_dir, mnist.TEST_IMAGES)
+    return images, None if found == mnist.SHA256[mnist.TEST_IMAGES] else found
 
 
-def make_measure(latent_shape: tuple[int, ...], latents: str, data_dir: Path) -> Measure:
+def make_measure(latent_shape: tuple[int, ...], latents: str, test_images: Tensor) -> Measure:
     """A function that measures a generator of latents of this shape and distribution.
 
     A measurement takes about ten seconds.
-
-    Raises:
-        mnist.DatasetError: the test images are missing or damaged.
     """
-    test_images = mnist.load(data_dir, mnist.TEST_IMAGES)
     real: list[metrics.Real] = []  # empty until the first measurement, since it takes seconds to make
 
     def measure(G: nn.Module) -> dict[str, float]:

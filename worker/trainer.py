@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from models import classifier, device, measuring, mnist, publishing
 from models.archs import ARCHS
@@ -56,8 +57,8 @@ class Trainer:
         self._device = device.resolve(settings.device)
         self._data_dir = settings.data_dir
         self._images, self.dataset_sha256 = mnist.load_summed(settings.data_dir)
-        self._test_sha256 = measuring.find_test_sha256(settings.data_dir)
-        self._measure = wrap_measure(make_measure(self.recipe, settings.data_dir))
+        self._test_images, self._test_sha256 = measuring.load_test(settings.data_dir)
+        self._measure = wrap_measure(make_measure(self.recipe, self._test_images))
 
     def train(
         self,
@@ -104,7 +105,7 @@ class Trainer:
         """The metrics of training images of a set that is not MNIST."""
         from models import metrics
 
-        real = metrics.Real.of(mnist.load(self._data_dir, mnist.TEST_IMAGES), classifier.load())
+        real = metrics.Real.of(self._test_images, classifier.load())
         return metrics.measure(metrics.sample(self._images, metrics.IMAGES), real)
 
     def measure(self, trained: Trained) -> Mapping[str, float]:
@@ -162,12 +163,6 @@ class Trainer:
         )
 
 
-def make_measure(recipe: Recipe, data_dir: Path) -> Measure:
-    """A function that measures a generator of ``recipe`` by its images of the seeds 0, 1, 2, …
-
-    A measurement takes about ten seconds.
-
-    Raises:
-        mnist.DatasetError: the test images are missing or damaged.
-    """
-    return measuring.make_measure(ARCHS[recipe.arch].latent_shape, recipe.latents, data_dir)
+def make_measure(recipe: Recipe, test_images: Tensor) -> Measure:
+    """A function that measures a generator of ``recipe`` by its images of the seeds 0, 1, 2, …"""
+    return measuring.make_measure(ARCHS[recipe.arch].latent_shape, recipe.latents, test_images)

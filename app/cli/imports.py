@@ -38,14 +38,11 @@ def import_networks(
     try:
         networks = importing.read_networks(arch, generator, discriminator)
         publishing.require_writable(settings.model_dir, arch)
-        measure = measuring.make_measure(networks.arch.latent_shape, latents, settings.data_dir)
+        test_images, test_sha256 = measuring.load_test(settings.data_dir)
+        measure = measuring.make_measure(networks.arch.latent_shape, latents, test_images)
         err.print(f"measuring {metrics.IMAGES:,} images")
         manifest = importing.publish_networks(
-            settings.model_dir,
-            networks,
-            latents=latents,
-            measure=measure,
-            test_sha256=measuring.find_test_sha256(settings.data_dir),
+            settings.model_dir, networks, latents=latents, measure=measure, test_sha256=test_sha256
         )
     except (UnfitFileError, mnist.DatasetError) as error:
         fail(str(error))
