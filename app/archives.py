@@ -6,20 +6,18 @@ know how digits are drawn.
 
 import gzip
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.png import encode_png
+from app.rendering import Images
 from models import mnist
 from models.manifest import Manifest
 
-Images = NDArray[np.uint8]  # [n, 28, 28]
 Labels = NDArray[np.uint8]  # [n], 0…9
 
 TRAIN, TEST = "train", "test"
@@ -130,11 +128,6 @@ ARCHIVES: Mapping[str, type[Archive]] = {  # by the names of the formats
     "npz": NpzArchive,
 }
 # fmt: on
-
-
-def to_json(facts: Mapping[str, Any]) -> str:
-    """For people, too."""
-    return json.dumps(facts, indent=2) + "\n"
 
 
 def _name(name: str, stored: bool = False) -> zipfile.ZipInfo:

@@ -8,7 +8,7 @@ together the blocks of the whole.
 
 import asyncio
 import hashlib
-import math
+import json
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.archives import ARCHIVES, TEST, TRAIN, Archive, Images, to_json
+from app.archives import ARCHIVES, TEST, TRAIN, Archive
 from app.engine import Engine, EngineBusyError
 from app.generators import LoadedVersion
 from app.orders import MIN_CONFIDENCE
+from app.rendering import Images
 from app.waiting import TooLateError
 from models import readers, seeds
 from models.readers import Reading
@@ -133,20 +134,14 @@ WHOLE = Part()
 
 def plan_blocks(order: DatasetOrder, part: Part = WHOLE) -> list[Block]:
     """The blocks of a set, or of a part of it: first those of its training data."""
-    blocks: list[Block] = []
-    chosen: list[Block] = []
-    slots = random.Random(order.seed).sample(range(SLOTS), _count_blocks(order))
-    for split, per_class in ((TRAIN, order.per_class - order.test_per_class), (TEST, order.test_per_class)):
-        first = len(blocks)
-        for begun in range(0, per_class, BLOCK):
-            number = len(blocks)
-            blocks.append(Block(split, number, slots[number] * SLOT, min(BLOCK, per_class - begun)))
-        chosen += part.cut(blocks[first:])
-    return chosen
-
-
-def _count_blocks(order: DatasetOrder) -> int:
-    return sum(math.ceil(n / BLOCK) for n in (order.per_class - order.test_per_class, order.test_per_class))
+    counts = {TRAIN: order.per_class - order.test_per_class, TEST: order.test_per_class}
+    sizes = [(split, min(BLOCK, n - begun)) for split, n in counts.items() for begun in range(0, n, BLOCK)]
+    slots = random.Random(order.seed).sample(range(SLOTS), len(sizes))
+    blocks = [
+        Block(split, number, slot * SLOT, size)
+        for number, ((split, size), slot) in enumerate(zip(sizes, slots, strict=True))
+    ]
+    return [block for split in counts for block in part.cut([one for one in blocks if one.split == split])]
 
 
 @dataclass(frozen=True)
@@ -180,7 +175,7 @@ class Exporter:
     def __init__(self, engine: Engine, deadline_seconds: float) -> None:
         """``deadline_seconds``: for a block."""
         self._engine = engine
-        self.deadline_seconds = deadline_seconds
+        self._deadline_seconds = deadline_seconds
         self._running = 0
         self._packer = ThreadPoolExecutor(1, "packer", yield_thread, (NICENESS,))
 
@@ -239,10 +234,10 @@ class Exporter:
     async def _fill_soon(self, block: Block, level: int, version: LoadedVersion, patient: bool) -> _Filled:
         """Fill a block before the deadline."""
         try:
-            async with asyncio.timeout(self.deadline_seconds):
+            async with asyncio.timeout(self._deadline_seconds):
                 return await self._fill(block, level, version, patient)
         except TimeoutError:
-            seconds = self.deadline_seconds
+            seconds = self._deadline_seconds
             raise TooLateError(f"{BLOCK} digits of each class took over {seconds:g} s; try again later") from None
 
     async def _fill(self, block: Block, level: int, version: LoadedVersion, patient: bool) -> _Filled:
@@ -326,4 +321,4 @@ def _write_texts(
         min_confidence=order.min_confidence,
         how=HOW[order.format],
     )
-    return {"README.md": readme, "manifest.json": to_json(facts)}
+    return {"README.md": readme, "manifest.json": json.dumps(facts, indent=2) + "\n"}

@@ -1,9 +1,9 @@
 """The seed indexes of the versions in memory: read from the model directory, and made where they are missing.
 
 One thread looks once a second for the versions that are new. The index of a version is made when it is first
-asked for. Of all processes that share a model directory,
-the one that holds the lock makes what is missing, one index at a time and at the lowest priority; the others
-find it there. Where nothing can be written, each process makes its own.
+asked for. Of all processes that share a model directory, the one that holds the lock makes what is missing, one
+index at a time and at the lowest priority; the others find it there. Where nothing can be written, each process
+makes its own.
 """
 
 import contextlib

@@ -34,7 +34,10 @@ class Deadline:
             TooLateError: it has passed.
         """
         if asyncio.get_running_loop().time() > self.ends:
-            raise TooLateError(f"no answer within {self.seconds:g} s; try again later, or with fewer digits")
+            raise self.make_error()
+
+    def make_error(self) -> TooLateError:
+        return TooLateError(f"no answer within {self.seconds:g} s; try again later, or with fewer digits")
 
 
 async def wait_for(answer: asyncio.Future[T], request: Request, deadline: Deadline) -> T:
@@ -65,7 +68,7 @@ async def _watch(answer: asyncio.Future[Any], request: Request, deadline: Deadli
                 pass
         error = ClientDisconnect()
     except TimeoutError:
-        error = TooLateError(f"no answer within {deadline.seconds:g} s; try again later, or with fewer digits")
+        error = deadline.make_error()
     except Exception as refused:  # a layer refused the body of the request
         error = refused
     if not answer.done():

@@ -77,10 +77,6 @@ class SeedIndex:
             found[digit] = taken + fitting[: count - len(taken)].tolist()
         return arrange(wanted, found)
 
-    def get(self, seed: int) -> tuple[int, int] | None:
-        """Digit and level of a seed; None if it is not in the index."""
-        return (int(self.digits[seed]), int(self.levels[seed])) if seed < SEEDS else None
-
 
 def arrange(wanted: Sequence[int], found: Found) -> list[int]:
     """The seeds of each digit, in the order of ``wanted``."""

@@ -1,7 +1,7 @@
 """What all commands share: the consoles, the common options, and how a command fails."""
 
 import json
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -9,6 +9,9 @@ from rich.text import Text
 
 from models import seeds
 from worker.recipes import ArchName
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class _Patient(Console):
@@ -33,6 +36,13 @@ def fail(message: str, code: int = 1) -> NoReturn:
     """End the command with an error."""
     say_error(message)
     raise typer.Exit(code)
+
+
+def fail_option(error: "ValidationError") -> NoReturn:
+    """End the command with what is wrong with an option, of which a model has a field of the same name."""
+    problem = error.errors()[0]
+    name = str(problem["loc"][0]).replace("_", "-")
+    fail(f"{'-' if len(name) == 1 else '--'}{name}: {problem['msg']}")
 
 
 def write_json(value: object) -> None:

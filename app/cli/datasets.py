@@ -4,14 +4,15 @@ import asyncio
 import re
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.console import ArchOption, VersionOption, fail, out
+from app.cli.console import ArchOption, VersionOption, fail, fail_option, out
 from app.cli.progress import add_task, make_bar
-from app.cli.versions import get_version, load_generators
+from app.cli.versions import get_version, load_generators, open_engine
 from models import seeds
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ def dataset(
             test_share=test_share,
         )  # fmt: skip
     except ValidationError as error:
-        problem = error.errors()[0]
-        fail(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}")
+        fail_option(error)
     chosen = _parse_part(part, order)
     if not output.parent.is_dir():
         fail(f"there is no folder {output.parent}")
@@ -89,20 +89,11 @@ async def _write(
 ) -> int:
     """Write the set, with an engine of its own; how many digits it has."""
     from app.datasets import Exporter, plan_blocks
-    from app.engine import Engine
-    from app.settings import ApiSettings
 
     total = 10 * sum(block.per_class for block in plan_blocks(order, part))
-    engine = Engine(ApiSettings(api_processes=1).engine_threads, wait_seconds=0.0)
-    exporter = Exporter(engine, PATIENCE_SECONDS)
-    engine.start()
-    try:
-        with path.open("wb") as file:
-            async for piece in exporter.export(order, loaded, part, lambda made: on_progress(made, total)):
-                file.write(piece)
-    finally:
-        engine.close()
-        exporter.close()
+    with open_engine() as engine, closing(Exporter(engine, PATIENCE_SECONDS)) as exporter, path.open("wb") as file:
+        async for piece in exporter.export(order, loaded, part, lambda made: on_progress(made, total)):
+            file.write(piece)
     return total
 
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import ArchOption, ColumnsOption, ScaleOption, SeedOption, VersionOption, fail, out
-from app.cli.versions import get_version, load_generators
-from app.settings import ApiSettings
+from app.cli.console import ArchOption, ColumnsOption, ScaleOption, SeedOption, VersionOption, fail, fail_option, out
+from app.cli.versions import get_version, load_generators, open_engine
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,9 +54,7 @@ def generate(
     try:
         order = LargeOrder.model_validate({name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = str(problem["loc"][0])
-        fail(f"{'-n' if name == 'n' else '--' + name.replace('_', '-')}: {problem['msg']}")
+        fail_option(error)
     try:
         generators = load_generators()
         loaded = get_version(generators, arch, version)
@@ -106,7 +103,6 @@ async def _draw(
     order: "LargeOrder", media_type: str, generators: "Generators", loaded: "LoadedVersion"
 ) -> tuple[int, bytes]:
     """Draw as the API does, with an engine of its own: the seed that repeats it, and the file."""
-    from app.engine import Engine
     from app.indexes import Indexes
     from app.rendering import Encoder
     from app.values import find_seeds
@@ -115,15 +111,11 @@ async def _draw(
     indexes = Indexes(generators, Settings().model_dir)
     indexes.look()
     index = indexes.find(loaded.manifest)
-    engine = Engine(ApiSettings(api_processes=1).engine_threads, wait_seconds=0.0)
-    engine.start()
-    try:
+    with open_engine() as engine:
         first, each = await find_seeds(order, lambda: index, lambda some: engine.submit(loaded, some, readers.read))
         encoder = Encoder(media_type, loaded.manifest, each, order.scale, order.across, order.line, index)
         encoder.require_possible()
         return first, await engine.submit(loaded, each, encoder, apart=encoder.is_large())
-    finally:
-        engine.close()
 
 
 def _choose_format(output: Path) -> str:

@@ -1,17 +1,20 @@
 """``digits models`` and ``digits report``: list the versions, and compare them."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.console import fail, out, write_json
+from app.settings import ApiSettings
 from worker.settings import Settings
 
 if TYPE_CHECKING:
+    from app.engine import Engine
     from app.generators import Generators, LoadedVersion
 
 commands = typer.Typer()
@@ -113,6 +116,19 @@ def get_version(generators: "Generators", arch: str, version: str | None) -> "Lo
         return generators.get(arch, version)
     except UnknownVersionError as error:
         fail(str(error))
+
+
+@contextlib.contextmanager
+def open_engine() -> "Iterator[Engine]":
+    """An engine on all cores, for the event loop that is running."""
+    from app.engine import Engine
+
+    engine = Engine(ApiSettings(api_processes=1).engine_threads, wait_seconds=0.0)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def _format_metrics(metrics: Mapping[str, float], shown: Mapping[str, str]) -> list[str]:
