@@ -30,7 +30,7 @@ from app.middleware.methods import Methods
 from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
 from app.middleware.unique_keys import UniqueKeys
-from app.routes import datasets, docs, generate, health, jobs, models
+from app.routes import datasets, docs, generate, health, jobs, models, pages
 from app.settings import ApiSettings
 from models import device
 from worker.broker import Publisher
@@ -51,7 +51,7 @@ LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "exit stack": lambda app, _: AsyncExitStackMiddleware(app),  # which FastAPI's own routes need
 }
 
-ROUTES = (generate, models, jobs, datasets, health, docs)  # the busiest first
+ROUTES = (generate, models, jobs, datasets, health, docs, pages)  # the busiest first
 
 
 class Application(FastAPI):

@@ -1,0 +1,120 @@
+// The blind test: which of two digits is real? It keeps score per generator.
+
+import { ask, explain, persist } from "./api.js";
+import { data, make, nameArch, notice, t } from "./page.js";
+
+const KEPT = "digits-blind-test"; // in the browser's storage
+const REAL = 10_000; // test images
+const SEEDS = 2 ** 31;
+const SCALE = 6;
+
+const find = (id) => document.getElementById(id);
+const sides = [find("left"), find("right")];
+const recipe = find("test-recipe");
+
+let pair = null; // {arch, real: 0 or 1}; null once it was answered
+let scores = read(); // recipe → architecture → {shown, fooled}
+
+function read() {
+  try {
+    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
+  } catch {
+    return {}; // no storage, or not ours
+  }
+}
+
+function keep() {
+  try {
+    localStorage.setItem(KEPT, JSON.stringify(scores));
+  } catch {
+    // a private window: the score lasts as long as the page
+  }
+}
+
+const draw = (below) => Math.floor(Math.random() * below);
+
+/** The generators that have a version of the chosen recipe. */
+const listArchs = () => Object.keys(data.versions).filter((arch) => recipe.value in data.versions[arch]);
+
+async function load(address) {
+  const answer = await persist(() => ask(address, { headers: { Accept: "image/png" } }));
+  return URL.createObjectURL(await answer.blob()); // an address that does not say which one it is
+}
+
+async function showPair() {
+  const archs = listArchs();
+  const arch = archs[draw(archs.length)];
+  find("next").hidden = true;
+  find("verdict").textContent = "";
+  try {
+    const [fake, real] = await Promise.all([
+      load(`generate?arch=${arch}&version=${data.versions[arch][recipe.value]}&n=1&seed=${draw(SEEDS)}&scale=${SCALE}`),
+      load(`real.png?n=1&seed=${draw(REAL)}&scale=${SCALE}`),
+    ]);
+    const place = draw(2);
+    sides.forEach((button, i) => {
+      button.replaceChildren(make("img", { class: "pixels", src: i === place ? real : fake, alt: t(i ? "right" : "left"), width: 168, height: 168 }));
+      button.className = "";
+      button.disabled = false;
+      button.setAttribute("aria-label", t(i ? "choose_right" : "choose_left"));
+    });
+    pair = { arch, recipe: recipe.value, real: place };
+  } catch (problem) {
+    notice(explain(problem));
+  }
+}
+
+function choose(side) {
+  if (!pair) return;
+  const isFooled = side !== pair.real;
+  const of = ((scores[pair.recipe] ??= {})[pair.arch] ??= { shown: 0, fooled: 0 });
+  of.shown += 1;
+  of.fooled += isFooled;
+  keep();
+  sides.forEach((button, i) => {
+    button.className = i === pair.real ? "real" : "fake";
+    button.disabled = true;
+  });
+  const name = nameArch(pair.arch);
+  find("verdict").textContent = isFooled ? t("wrong_answer", { name, side: t(pair.real ? "right" : "left") }) : t("right_answer", { name });
+  pair = null;
+  find("next").hidden = false;
+  find("next").focus();
+  showScore();
+}
+
+function showScore() {
+  const of = scores[recipe.value] ?? {};
+  find("score").replaceChildren(...listArchs().map((arch) => {
+    const { shown, fooled } = of[arch] ?? { shown: 0, fooled: 0 };
+    return make("tr", {}, make("th", { scope: "row" }, nameArch(arch)), make("td", {}, shown ? t("score", { fooled, shown }) : "–"));
+  }));
+}
+
+sides.forEach((button, i) => button.addEventListener("click", () => choose(i)));
+document.addEventListener("keydown", (event) => {
+  const side = { ArrowLeft: 0, ArrowRight: 1 }[event.key];
+  if (side === undefined || !pair || event.target.matches("select, input") || !isInView(find("test"))) return;
+  event.preventDefault();
+  choose(side);
+});
+find("next").textContent = t("next");
+find("next").addEventListener("click", showPair);
+find("reset").addEventListener("click", () => {
+  scores = {};
+  keep();
+  showScore();
+});
+recipe.addEventListener("change", () => {
+  showScore();
+  showPair();
+});
+
+function isInView(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  return top < innerHeight && bottom > 0;
+}
+
+find("test").hidden = false;
+showScore();
+showPair();

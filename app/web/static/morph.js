@@ -1,0 +1,117 @@
+// Morph: the frames between two digits come as one strip; a slider and an animation step through it.
+
+import { ask, explain, persist } from "./api.js";
+import { make, notice, t } from "./page.js";
+
+const FRAMES = 33;
+const [SIDE, PITCH] = [28, 30]; // pixels of a frame, and from one frame of the strip to the next
+const FRAME_MILLISECONDS = 50;
+
+const find = (id) => document.getElementById(id);
+const form = find("order");
+const slider = find("position");
+const canvas = find("canvas");
+
+let strip = null; // the picture of all frames
+let timer = 0;
+let direction = 1;
+let asking = new AbortController();
+
+function showFrame() {
+  const frame = Number(slider.value);
+  const pen = canvas.getContext("2d");
+  pen.drawImage(strip, frame * PITCH, 0, SIDE, SIDE, 0, 0, SIDE, SIDE);
+  slider.setAttribute("aria-valuetext", t("position", { percent: Math.round((100 * frame) / (FRAMES - 1)) }));
+}
+
+/** Seeds for the ends whose digit is chosen. */
+async function chooseSeeds(signal) {
+  for (const chosen of form.querySelectorAll("[data-end]")) {
+    if (!chosen.value || chosen.dataset.done === chosen.value) continue;
+    const query = new URLSearchParams({ arch: form.elements.arch.value, digit: chosen.value, n: 1 });
+    if (form.elements.version.value) query.set("version", form.elements.version.value);
+    const answer = await ask(`generate?${query}`, { headers: { Accept: "image/png" }, signal });
+    form.elements[chosen.dataset.end].value = answer.headers.get("X-Seeds");
+    chosen.dataset.done = chosen.value;
+  }
+}
+
+async function morph() {
+  asking.abort();
+  if (!form.reportValidity()) return;
+  asking = new AbortController();
+  const { signal } = asking;
+  stop();
+  try {
+    await persist(() => chooseSeeds(signal), signal);
+    const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+    const answer = await persist(() => ask(`morph.png?${query}&frames=${FRAMES}`, { signal }), signal);
+    const fresh = make("img", { src: URL.createObjectURL(await answer.blob()) });
+    await fresh.decode();
+    strip = fresh;
+    notice("");
+    document.querySelectorAll(".result .problem").forEach((one) => one.remove());
+    find("strip").src = `morph.png?${query}&frames=16&scale=2`;
+    find("strip").hidden = canvas.hidden = false;
+    const { from, to } = Object.fromEntries(query);
+    canvas.setAttribute("aria-label", t("between", { from, to }));
+    slider.max = FRAMES - 1;
+    slider.value = 0;
+    direction = 1;
+    slider.disabled = find("play").disabled = find("save").hidden = false;
+    query.set("version", answer.headers.get("X-Version"));
+    find("save").href = `morph.webp?${query}&scale=8`;
+    history.replaceState(null, "", `morph?${query}`);
+    showFrame();
+  } catch (problem) {
+    if (problem.name !== "AbortError") notice(explain(problem));
+  }
+}
+
+function step() {
+  const next = Number(slider.value) + direction;
+  if (next < 0 || next >= FRAMES) direction = -direction;
+  slider.value = Number(slider.value) + direction;
+  showFrame();
+}
+
+function stop() {
+  clearInterval(timer);
+  timer = 0;
+  find("play").textContent = t("play");
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  for (const chosen of form.querySelectorAll("[data-end]")) chosen.dataset.done = ""; // another one of the digit
+  morph();
+});
+form.addEventListener("change", ({ target }) => {
+  if (target.name === "arch") {
+    form.elements.version.value = "";
+    for (const chosen of form.querySelectorAll("[data-end]")) chosen.dataset.done = "";
+  } else if (!target.dataset.end) {
+    const chosen = form.querySelector(`[data-end=${target.name}]`);
+    if (chosen) chosen.value = ""; // by seed now
+  }
+  morph();
+});
+find("swap").addEventListener("click", () => {
+  const { from, to } = form.elements;
+  const [first, second] = form.querySelectorAll("[data-end]");
+  [from.value, to.value] = [to.value, from.value];
+  [first.value, second.value] = [second.value, first.value];
+  [first.dataset.done, second.dataset.done] = [first.value, second.value];
+  morph();
+});
+slider.addEventListener("input", () => {
+  stop();
+  showFrame();
+});
+find("play").addEventListener("click", () => {
+  if (timer) return stop();
+  timer = setInterval(step, FRAME_MILLISECONDS);
+  find("play").textContent = t("pause");
+});
+for (const hidden of form.querySelectorAll("label[hidden], #swap")) hidden.hidden = false;
+morph();

@@ -1,0 +1,151 @@
+// Watch a job while it trains, or replay a version: curves and pictures by epoch.
+
+import { ask, askJson, explain, persist, Problem } from "./api.js";
+import { offerCancel } from "./cancel.js";
+import { drawChart } from "./curves.js";
+import { follow } from "./follow.js";
+import { refresh } from "./fragments.js";
+import { data, notice, pause, t } from "./page.js";
+
+const LOOK_MILLISECONDS = 2000; // between two looks at the facts of a job
+const FRAME_MILLISECONDS = 150; // of the animation
+
+const find = (id) => document.getElementById(id);
+const slider = find("epoch");
+const sample = find("sample");
+
+const records = new Map(); // epoch → the record of the epoch
+const metrics = new Map(); // epoch → metrics, where they were taken
+const pictures = new Map(); // epoch → address of a picture
+let isPlaying = false;
+let isOver = false;
+let isDirty = false; // something is to be drawn anew
+
+/** The lines of a chart: their names, and the values of all epochs that have one. */
+function list(source, names) {
+  return Object.entries(names)
+    .map(([field, name]) => ({ name, values: new Map([...source].filter(([, one]) => Number.isFinite(one[field])).map(([epoch, one]) => [epoch, one[field]])) }))
+    .filter(({ values }) => values.size);
+}
+
+function listCharts() {
+  const kind = [...records.values()].at(-1)?.d_output ?? "raw";
+  return [
+    { title: t("losses"), lines: list(records, { d_loss: t("d_loss"), g_loss: t("g_loss") }) },
+    { title: t("verdicts"), unit: t(`verdict_${kind}`), lines: list(records, { d_real: t("d_real"), d_fake: t("d_fake") }) },
+    { title: t("wasserstein"), lines: list(records, { wasserstein: t("wasserstein_line") }) },
+    { title: t("fid"), lines: list(metrics, { fid: t("fid") }) },
+    { title: t("quality"), lines: list(metrics, { precision: t("precision"), recall: t("recall") }) },
+  ].filter(({ lines }) => lines.length);
+}
+
+/** The epochs that have a picture, in order. */
+const listShown = () => [...pictures.keys()].sort((one, other) => one - other);
+
+/** The epoch with a picture that is nearest to where the slider stands. */
+function findShown() {
+  const at = Number(slider.value);
+  return listShown().reduce((best, epoch) => (Math.abs(epoch - at) < Math.abs(best - at) ? epoch : best), Infinity);
+}
+
+function show() {
+  isDirty = false;
+  const shown = listShown();
+  const followsNewest = slider.disabled || slider.value === slider.max;
+  if (shown.length) {
+    [slider.min, slider.max] = [shown[0], shown.at(-1)];
+    if (followsNewest && !isPlaying) slider.value = slider.max;
+    slider.disabled = find("play").disabled = shown.length < 2;
+    const epoch = findShown();
+    find("shown").textContent = epoch;
+    find("waiting").hidden = true;
+    sample.hidden = false;
+    sample.alt = t("picture_of", { epoch });
+    if (sample.getAttribute("src") !== pictures.get(epoch)) sample.src = pictures.get(epoch);
+    slider.setAttribute("aria-valuetext", t("picture_of", { epoch }));
+  }
+  find("curves").replaceChildren(...listCharts().map((chart) => drawChart(chart, records.has(findShown()) ? findShown() : 0)));
+}
+
+/** Draw once for all that has come until the next frame. */
+function showSoon() {
+  if (!isDirty) requestAnimationFrame(show);
+  isDirty = true;
+}
+
+function take({ event, data: said }) {
+  if (event === "epoch") records.set(said.epoch, said);
+  if (event === "metric") metrics.set(said.epoch, said);
+  if (event === "sample") pictures.set(said.epoch, `data:image/png;base64,${said.png}`);
+  if (event !== "epoch") showSoon();
+}
+
+async function watchJob() {
+  const look = () => refresh(["facts"]);
+  offerCancel(find("facts"), look);
+  keepLooking(look);
+  const sayConnection = (problem) => (find("connection").textContent = problem ? (problem.status ? explain(problem) : t("connecting")) : "");
+  for await (const event of follow(data.job, sayConnection)) {
+    take(event);
+    if (["started", "published", "ended"].includes(event.event)) look().catch(() => {});
+  }
+  isOver = true;
+  await persist(() => refresh(["facts", "links"]));
+  const job = await persist(() => askJson(`jobs/${data.job}`));
+  if (job.version) await replay(`models/${job.arch}/${job.version}`); // it has all epochs, the events only the newest
+}
+
+async function keepLooking(look) {
+  while (!isOver) {
+    await pause(LOOK_MILLISECONDS);
+    if (!document.hidden) await look().catch(() => {}); // the stream of events says what is wrong
+  }
+}
+
+async function replay(version) {
+  const history = await persist(() => askJson(`${version}/history`));
+  const { manifest } = await persist(() => askJson(version));
+  for (const record of history) {
+    records.set(record.epoch, record);
+    if (Object.keys(record.metrics ?? {}).length) metrics.set(record.epoch, record.metrics);
+  }
+  for (let epoch = 1; epoch <= Math.max(1, manifest.epochs); epoch++) pictures.set(epoch, `${version}/samples.png?epoch=${epoch}&scale=2`);
+  if (!history.length) find("connection").textContent = t("no_history");
+  show();
+}
+
+async function play() {
+  isPlaying = true;
+  find("play").textContent = t("pause");
+  if (slider.value === slider.max) slider.value = slider.min;
+  while (isPlaying && slider.value !== slider.max) {
+    const next = listShown().find((epoch) => epoch > Number(slider.value));
+    await Promise.all([load(pictures.get(next)), pause(FRAME_MILLISECONDS)]);
+    if (!isPlaying) break;
+    slider.value = next;
+    show();
+  }
+  stop();
+}
+
+function stop() {
+  isPlaying = false;
+  find("play").textContent = t("play");
+}
+
+/** Wait until a picture is there, so that the animation does not flicker. */
+async function load(source) {
+  const image = new Image();
+  image.src = source;
+  await image.decode().catch(() => {});
+}
+
+slider.addEventListener("input", () => {
+  stop();
+  show();
+});
+find("play").addEventListener("click", () => (isPlaying ? stop() : play()));
+(data.job ? watchJob() : replay(data.source)).catch((problem) => {
+  if (!(problem instanceof Problem)) throw problem;
+  notice(problem.status === 404 && data.job ? t("unknown_job") : explain(problem));
+});

@@ -1,0 +1,64 @@
+"""The strings of the page: every language has all of them, and the right one is chosen."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from app import languages
+from app.routes.pages import WEB
+
+
+def flatten(strings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in strings.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+ALL = {code: dict(flatten(strings)) for code, strings in languages.load().items()}
+SCRIPTS = "\n".join(path.read_text() for path in (WEB / "static").glob("*.js"))
+
+
+@pytest.mark.parametrize("code", ALL)
+def test_a_language_has_the_keys_of_the_others_and_their_fields(code: str) -> None:
+    default = ALL[languages.DEFAULT]
+    assert ALL[code].keys() == default.keys()
+    for name, text in ALL[code].items():
+        assert text.strip() == text != "", name
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", default[name])), name
+
+
+def test_there_are_english_and_japanese() -> None:
+    assert ALL.keys() >= {"en", "ja"}
+    same = {name for name in ALL["en"] if ALL["en"][name] == ALL["ja"][name]}
+    assert len(same) < 0.1 * len(ALL["en"]), same
+
+
+def test_scripts_use_only_strings_that_there_are_and_all_of_them() -> None:
+    theirs = {name.removeprefix("script.") for name in ALL["en"] if name.startswith("script.")}
+    assert set(re.findall(r'\bt\("(\w+)"', SCRIPTS)) <= theirs
+    unused = {name for name in theirs if not re.search(rf'["`]{name}\b', SCRIPTS)}
+    assert unused <= {f"verdict_{kind}" for kind in ("score", "probability", "raw")}
+
+
+@pytest.mark.parametrize(
+    ("header", "preferred", "chosen"),
+    [
+        ("", (), "en"),
+        ("ja", (), "ja"),
+        ("ja-JP,ja;q=0.9,en;q=0.8", (), "ja"),
+        ("en;q=0.8, JA;q=0.9", (), "ja"),
+        ("fr, de;q=0.9", (), "en"),
+        ("ja;q=0", (), "en"),
+        ("ja;q=nonsense, en", (), "en"),
+        (";;,,=;q", (), "en"),
+        ("ja", ("en",), "en"),
+        ("en", (None, "ja"), "ja"),
+        ("ja", ("fr", None), "ja"),
+    ],
+)
+def test_the_choice(header: str, preferred: tuple[str | None, ...], chosen: str) -> None:
+    assert languages.choose(header, *preferred) == chosen
