@@ -87,9 +87,7 @@ async def show_draw(request: Request, resources: ResourcesDep) -> HTMLResponse:
     try:
         order = Order.model_validate({name: value for name, value in form.items() if value})
         manifest = (await generators.find(order.arch, order.version)).manifest
-        seed = order.seed
-        if seed is None:
-            seed = random.randrange(SEEDS) if order.wanted else seeds.make_fresh(order.count)
+        seed = random.randrange(SEEDS) if order.seed is None else order.seed
         form |= {"seed": str(seed), "n": form["n"] or str(order.n or (1 if order.text else DEFAULT_N))}
         asked = {name: value for name, value in form.items() if value} | {"version": manifest.version}
         address = urlencode(asked)
@@ -105,7 +103,7 @@ async def show_draw(request: Request, resources: ResourcesDep) -> HTMLResponse:
     code = {kind: text.format(address=f"{request.base_url}{picture}") for kind, text in CODE.items()} if picture else {}
     choices = {arch: _list_choices(generators, arch, strings) for arch in ARCHS}
     return _render(
-        request, "draw", {"code": CODE, "versions": choices}, status=422 if problems else 200,
+        request, "draw", {"code": CODE, "versions": choices, "seeds": SEEDS}, status=422 if problems else 200,
         archs=ARCHS, order=form, versions=choices, problems=problems, picture=picture, described=described, size=size,
         link=f"./?{address}", name="digits.png", code=code,
         bounds={"n": MAX_N, "text": MAX_TEXT, "seed": seeds.MAX_SEED},

@@ -16,21 +16,15 @@ let drawing = new AbortController();
 let timer = 0;
 
 /** The query that the form asks for. */
-function readForm({ fresh = false } = {}) {
-  const query = new URLSearchParams();
-  for (const [name, value] of new FormData(form)) {
-    if (value.trim() && !(fresh && name === "seed")) query.set(name, value.trim());
-  }
-  return query;
-}
+const readForm = () => new URLSearchParams([...new FormData(form)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value));
 
-async function draw(options) {
+async function draw() {
   clearTimeout(timer);
   drawing.abort();
   if (!form.reportValidity()) return;
   drawing = new AbortController();
   const { signal } = drawing;
-  const query = readForm(options);
+  const query = readForm();
   find("sheet").setAttribute("aria-busy", "true");
   try {
     const answer = await persist(() => ask(`generate?${query}`, { headers: { Accept: "image/png" }, signal }), signal);
@@ -168,7 +162,9 @@ function listVersions() {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  draw({ fresh: event.submitter?.name === "again" });
+  // A seed that has a place in the index of digits, so that it serves any digit, too.
+  if (event.submitter?.name === "again") form.elements.seed.value = Math.floor(Math.random() * data.seeds);
+  draw();
 });
 form.addEventListener("change", ({ target }) => {
   if (target.name === "arch") listVersions();
@@ -177,7 +173,7 @@ form.addEventListener("change", ({ target }) => {
 });
 form.addEventListener("input", ({ target }) => {
   if (target.name === "text") {
-    if (target.value) form.elements.digit.value = "";
+    if (target.value) form.querySelector('[name=digit][value=""]').checked = true;
     form.elements.n.value = target.value ? 1 : 16;
   }
   clearTimeout(timer);

@@ -1,0 +1,164 @@
+"""Draw: the picture, its digits, what they are, and the same in code."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visitor
+from tests.system.conftest import Service
+
+
+def read_size(page: Page) -> tuple[int, int]:
+    width, height = page.locator("#picture").evaluate("image => [image.naturalWidth, image.naturalHeight]")
+    return width, height
+
+
+def wait_for_cells(page: Page, count: int) -> None:
+    expect(page.locator(".cells button")).to_have_count(count)
+
+
+def test_the_first_picture_is_there_at_once_and_follows_the_form(visitor: Visitor) -> None:
+    page = visitor.open()
+    wait_for_cells(page, 16)
+    assert read_size(page) == (4 * 114 - 2, 4 * 114 - 2)
+    page.get_by_label("How many").fill("4")
+    wait_for_cells(page, 4)
+    assert read_size(page) == (2 * 114 - 2, 2 * 114 - 2)
+    page.get_by_text("DCGAN").click()
+    expect(page.locator("#caption")).to_contain_text("DCGAN")
+    seed = page.get_by_label("Seed", exact=True).input_value()
+    page.get_by_role("button", name="Same seed").click()
+    expect(page.locator("#sheet")).not_to_have_attribute("aria-busy", "true")
+    assert page.get_by_label("Seed", exact=True).input_value() == seed
+    page.get_by_role("button", name="Draw again").click()
+    expect(page.get_by_label("Seed", exact=True)).not_to_have_value(seed)
+
+
+def test_the_link_reproduces_the_picture(visitor: Visitor, service: Service) -> None:
+    page = visitor.open()
+    page.get_by_role("button", name="Draw again").click()
+    wait_for_cells(page, 16)
+    expect(page.locator("#picture")).to_have_attribute("src", re.compile("^blob:"))
+    link = page.get_by_role("link", name="Link to this picture").get_attribute("href")
+    assert link
+    query = parse_qs(urlsplit(link).query)
+    assert query["version"] == ["3"]
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Save").click()
+    again = visitor.open(link)
+    source = again.locator("#picture").get_attribute("src")
+    assert source
+    assert service.api.get(f"/{source}").content == saved.value.path().read_bytes()
+
+
+def test_digits_by_value_and_numbers(visitor: Visitor) -> None:
+    page = visitor.open()
+    page.locator(".pad").get_by_text("7", exact=True).click()
+    expect(page.locator("#code-curl")).to_contain_text("digit=7")
+    page.get_by_role("button", name="Image 3", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    assert dialog.locator("tbody td").nth(1).inner_text() == "7"
+    dialog.get_by_role("button", name="Close").click()
+    page.get_by_label("Or write a number").fill("2026")
+    wait_for_cells(page, 1)
+    page.get_by_role("button", name="Image 1", exact=True).click()
+    assert [row.inner_text() for row in dialog.locator("tbody td:nth-child(2)").all()] == ["2", "0", "2", "6"]
+
+
+def test_a_digit_says_its_seed_value_and_confidence_and_can_be_saved(visitor: Visitor, service: Service) -> None:
+    page = visitor.open("?arch=wgan&version=3&n=9&seed=100")
+    page.get_by_role("button", name="Image 5", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    (image,) = service.api.get(
+        "/generate?arch=wgan&version=3&n=1&seed=104", headers={"Accept": "application/json"}
+    ).json()["images"]
+    seed, digit, confidence = (cell.inner_text() for cell in dialog.locator("tbody td").all())
+    assert (seed, digit) == ("104", str(image["digit"]))
+    assert float(confidence.rstrip("%")) / 100 <= image["confidence"]
+    neighbours = dialog.get_by_role("img", name=re.compile("Neighbours"))
+    assert neighbours.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    with page.expect_download() as saved:
+        dialog.get_by_role("link", name="Save").click()
+    assert saved.value.suggested_filename == "wgan-v3-seed104.png"
+    assert Image.open(saved.value.path()).size == (224, 224)
+
+
+def test_many_digits(visitor: Visitor) -> None:
+    page = visitor.open("?arch=vanilla&n=1024&scale=1&seed=0")
+    wait_for_cells(page, 1024)
+    page.get_by_role("button", name="Image 1024", exact=True).click()
+    expect(page.get_by_role("dialog").locator("tbody td").first).to_have_text("1023")
+
+
+def test_the_code_draws_the_picture(visitor: Visitor, service: Service, tmp_path: Path) -> None:
+    page = visitor.open("?arch=dcgan&n=4&seed=3&scale=2")
+    wait_for_cells(page, 4)
+    expected = service.api.get("/generate?arch=dcgan&n=4&seed=3&scale=2&version=1").content
+    curl = page.locator("#code-curl").inner_text()
+    subprocess.run(["bash", "-c", curl], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "digits.png").read_bytes() == expected
+    (tmp_path / "digits.png").unlink()
+    page.get_by_text("Python").click()
+    subprocess.run([sys.executable, "-c", page.locator("#code-Python").inner_text()], cwd=tmp_path, check=True)
+    assert (tmp_path / "digits.png").read_bytes() == expected
+    page.get_by_text("JavaScript").click()
+    script = page.locator("#code-JavaScript").inner_text()
+    size = page.evaluate(f"(async () => {{ {script}; return picture.size; }})()")
+    assert size == len(expected)
+    assert Image.open(io.BytesIO(expected)).size == (2 * 58 - 2, 2 * 58 - 2)
+
+
+def test_copy(visitor: Visitor) -> None:
+    page = visitor.open("?seed=5", permissions=["clipboard-read", "clipboard-write"])
+    wait_for_cells(page, 16)
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#code-curl").inner_text()
+
+
+def test_without_scripts(visitor: Visitor) -> None:
+    page = visitor.open(java_script_enabled=False)
+    page.get_by_label("DCGAN").check(force=True)
+    page.get_by_label("How many").fill("9")
+    page.get_by_role("button", name="Draw again").click()
+    picture = page.locator("#picture")
+    address = picture.get_attribute("src")
+    assert address
+    assert "arch=dcgan" in address
+    answer = httpx.get(f"{visitor.base}{address}")
+    assert answer.headers["X-Arch"] == "dcgan"
+    assert picture.bounding_box()
+    page.get_by_role("link", name="Train").click()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
+
+
+def test_keyboard_alone(visitor: Visitor) -> None:
+    page = visitor.open("?seed=0")
+    wait_for_cells(page, 16)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    page.keyboard.press("Tab")  # into the generators
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_label("DCGAN")).to_be_checked()
+    expect(page.locator("#caption")).to_contain_text("DCGAN")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.matches('.cells button')"):
+            break
+    for key, name in (("ArrowRight", "Image 2"), ("ArrowDown", "Image 6"), ("ArrowLeft", "Image 5")):
+        page.keyboard.press(key)
+        expect(page.get_by_role("button", name=name, exact=True)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("button", name="Image 5", exact=True)).to_be_focused()

@@ -1,0 +1,173 @@
+"""Train and watch, with the real worker: from the form to the version, and through a restart of the API."""
+
+import re
+from collections.abc import Iterator
+
+import psutil
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import PATIENCE_MILLISECONDS, Visitor
+from tests.processes import eventually
+from tests.system.conftest import Service
+from tests.versions import NEXT
+
+# Notes each epoch as it is shown: the newest one of the slider, and how many points the curve of D's loss has.
+RECORD = """
+window.seen = [];
+new MutationObserver(() => {
+  const points = document.querySelector("#curves polyline")?.getAttribute("points").trim().split(" ").length ?? 0;
+  const at = [Number(document.getElementById("epoch").max), points].join();
+  if (window.seen.at(-1) !== at) window.seen.push(at);
+}).observe(document.getElementById("curves"), { childList: true });
+"""
+
+
+@pytest.fixture(autouse=True)
+def _without_jobs(service: Service) -> Iterator[None]:
+    """Each test leaves an idle worker behind."""
+    yield
+    for job in service.api.get("/jobs").json():
+        if job["ended_at"] is None:
+            service.api.delete(f"/jobs/{job['id']}")
+            service.wait_for(job["id"], "canceled")
+
+
+def start(page: Page, epochs: int) -> str:
+    """Send a job by the form; its id."""
+    page.get_by_text("Vanilla GAN").click()
+    page.get_by_label("Epochs", exact=True).fill(str(epochs))
+    page.get_by_role("button", name="Train", exact=True).click()
+    link = page.get_by_role("link", name="The job is queued.")
+    link.click()
+    page.wait_for_url(re.compile("watch"))
+    return page.url.partition("job=")[2]
+
+
+def count_epochs(page: Page) -> int:
+    return int(page.locator("#epoch").get_attribute("max") or 0) if page.locator("#sample").is_visible() else 0
+
+
+def test_a_training_is_watched_to_its_end_and_its_version_drawn_from(visitor: Visitor, service: Service) -> None:
+    page = visitor.open("training")
+    job = start(page, 3)
+    page.evaluate(RECORD)
+    expect(page.locator("#facts")).to_contain_text("trains", timeout=PATIENCE_MILLISECONDS)
+    made = page.get_by_role("link", name="Draw from this version")
+    expect(made).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    expect(page.locator("#facts")).to_contain_text(f"It made version {NEXT['vanilla']}.")
+    expect(page.locator("#epoch")).to_have_attribute("max", "3")
+    assert page.locator("#curves polyline").first.evaluate("line => line.points.length") == 3
+    assert service.job(job)["state"] == "succeeded"
+    for epoch in (1, 2, 3):
+        page.locator("#epoch").fill(str(epoch))
+        expect(page.locator("#shown")).to_have_text(str(epoch))
+        page.locator("#sample").evaluate("image => image.decode()")
+    made.click()
+    expect(page.locator("#caption")).to_contain_text(f"Vanilla GAN version {NEXT['vanilla']}")
+    expect(page.locator(".cells button")).to_have_count(16)
+
+
+def test_no_epoch_is_missing_or_comes_twice_when_the_api_dies(visitor: Visitor, service: Service) -> None:
+    visitor.may_lose = True
+    page = visitor.open("training")
+    job = start(page, 14)
+    page.evaluate(RECORD)
+    for killed in (2, 5):
+        eventually(lambda: count_epochs(page) >= killed, f"epoch {killed} is shown")  # noqa: B023
+        api = service.part("api")
+        assert api
+        api.kill()
+        expect(page.locator("#connection")).to_contain_text("The connection is gone")
+        expect(page.locator("#connection")).to_have_text("", timeout=PATIENCE_MILLISECONDS)
+        at = count_epochs(page)
+        eventually(lambda: count_epochs(page) > at, "it goes on", progress=lambda: service.job(job)["step"])  # noqa: B023
+    expect(page.get_by_role("link", name="Draw from this version")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    seen = [tuple(map(int, one.split(","))) for one in page.evaluate("window.seen")]
+    assert all(points == epoch for epoch, points in seen), seen  # as many points as epochs: none lacks, none twice
+    assert [epoch for epoch, _ in seen] == sorted(epoch for epoch, _ in seen)
+    assert seen[-1] == (14, 14)
+
+
+def test_cancel_asks_first(visitor: Visitor, service: Service) -> None:
+    page = visitor.open("training")
+    job = start(page, 500)
+    expect(page.locator("#facts")).to_contain_text("trains", timeout=PATIENCE_MILLISECONDS)
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Let it train").click()
+    assert not service.job(job)["cancel_requested"]
+    page.get_by_role("link", name="All jobs").click()
+    row = page.locator(f"#job-{job}")
+    row.get_by_role("button", name="Cancel").click()
+    page.keyboard.press("Escape")
+    assert not service.job(job)["cancel_requested"]
+    row.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel the job").click()
+    expect(row).to_contain_text("canceled", timeout=PATIENCE_MILLISECONDS)
+    expect(row.get_by_role("button")).to_have_count(0)
+
+
+def test_a_canceled_job_can_keep_its_epochs(visitor: Visitor, service: Service) -> None:
+    page = visitor.open("training")
+    job = start(page, 500)
+    eventually(lambda: count_epochs(page) >= 1, "an epoch is shown")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_label("Keep the finished epochs").check()
+    page.get_by_role("button", name="Cancel the job").click()
+    expect(page.get_by_role("link", name="Draw from this version")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    assert service.job(job)["version"]
+
+
+def test_the_list_keeps_the_focus_while_it_is_fresh(visitor: Visitor, service: Service) -> None:
+    job = service.train(arch="vanilla", epochs=500)
+    service.wait_for(job, "running")
+    page = visitor.open("training")
+    button = page.locator(f"#job-{job}").get_by_role("button", name="Cancel")
+    button.focus()
+    before = service.job(job)["epoch"]
+    eventually(lambda: service.job(job)["epoch"] > before + 1, "it goes on")
+    expect(page.locator(f"#job-{job}")).not_to_contain_text(f"epoch {before} ")
+    expect(button).to_be_focused()
+
+
+def test_redis_is_lost_and_comes_back(visitor: Visitor, service: Service) -> None:
+    visitor.may_lose = True
+    job = service.train(arch="vanilla", epochs=500)
+    service.wait_for(job, "running")
+    listed, watched = visitor.open("training"), visitor.open(f"watch?job={job}")
+    eventually(lambda: count_epochs(watched) >= 1, "an epoch is shown")
+    listed.get_by_label("Epochs", exact=True).fill("7")
+    valkey = service.part("valkey")
+    assert valkey
+    valkey.suspend()
+    try:
+        expect(listed.locator("#jobs")).to_contain_text("Redis does not answer", timeout=PATIENCE_MILLISECONDS)
+        listed.get_by_role("button", name="Train", exact=True).click()
+        expect(listed.locator("#answer")).to_contain_text("Redis does not answer", timeout=PATIENCE_MILLISECONDS)
+        drawn = visitor.open()
+        expect(drawn.locator(".cells button")).to_have_count(16)
+    finally:
+        valkey.resume()
+    expect(listed.locator(f"#job-{job}")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    assert listed.get_by_label("Epochs", exact=True).input_value() == "7"
+    at = count_epochs(watched)
+    eventually(lambda: count_epochs(watched) > at, "it goes on")
+    assert psutil.pid_exists(valkey.pid)
+
+
+def test_a_version_replays_from_its_files(visitor: Visitor) -> None:
+    page = visitor.open("watch?arch=wgan&version=3")
+    expect(page.locator("#epoch")).to_have_attribute("max", "150")
+    expect(page.locator("#shown")).to_have_text("150")
+    assert page.locator("#curves polyline").first.evaluate("line => line.points.length") == 150
+    expect(page.locator("#curves")).to_contain_text("Wasserstein estimate")
+    page.locator("#epoch").focus()
+    page.keyboard.press("Home")
+    expect(page.locator("#shown")).to_have_text("1")
+    page.get_by_role("button", name="Play").click()
+    expect(page.locator("#shown")).to_have_text("4")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Save the animation").click()
+    assert saved.value.path().read_bytes()[8:12] == b"WEBP"
