@@ -83,3 +83,61 @@ def test_threads_draw_the_same_bytes() -> None:
     run_in_threads(work, 4)
     assert len(found) == 4
     assert all(images.equal(alone) for images in found)
+
+
+@pytest.mark.parametrize("distribution", sampling.LATENTS)
+@pytest.mark.parametrize("shape", [(20,), (100, 1, 1)])
+def test_a_way_has_exact_ends_and_one_direction(distribution: str, shape: tuple[int, ...]) -> None:
+    first, last = sampling.make_latents([3, 8], shape, distribution)
+    way = sampling.join_latents(first, last, [0, 0.25, 0.5, 0.75, 1], distribution)
+    assert way.shape == (5, *shape)
+    assert way[0].equal(first)
+    assert way[-1].equal(last)
+    assert (way - first).flatten(1).norm(dim=1).diff().min() > 0
+    assert (way - last).flatten(1).norm(dim=1).diff().max() < 0
+    back = sampling.join_latents(last, first, [1, 0.75, 0.5, 0.25, 0], distribution)
+    torch.testing.assert_close(back, way)
+
+
+@pytest.mark.parametrize("distribution", sampling.LATENTS)
+def test_a_way_does_not_lead_through_short_latents(distribution: str) -> None:
+    z = sampling.make_latents(range(200), (100,), distribution)
+    for first, last in zip(z[::2], z[1::2], strict=True):
+        way = sampling.join_latents(first, last, [0, 0.5, 1], distribution)
+        ends, middle = way[::2].norm(dim=1), way[1].norm()
+        assert ends.min() * 0.95 < middle < ends.max() * 1.05
+
+
+def test_an_arc_goes_as_the_formula_says() -> None:
+    first, last = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    (middle,) = sampling.join_latents(first, last, [0.5], "normal")
+    torch.testing.assert_close(middle, torch.tensor([1.0, 2.0]) * 0.5**0.5)  # slerp of White 2016
+
+
+@pytest.mark.parametrize("distribution", sampling.LATENTS)
+def test_a_way_may_stay_where_it_is(distribution: str) -> None:
+    (z,) = sampling.make_latents([5], (20,), distribution)
+    torch.testing.assert_close(sampling.join_latents(z, z, [0, 0.3, 1], distribution), z.expand(3, 20))
+    opposite = sampling.join_latents(z, -z, [0, 0.5, 1], distribution)
+    assert opposite.isfinite().all()
+    assert opposite[0].equal(z)
+
+
+def test_the_codes_of_a_mixture_keep_their_size() -> None:
+    z = sampling.make_latents(range(40), (100, 1, 1), "mixture")
+    for first, last in zip(z[::2], z[1::2], strict=True):
+        way = sampling.join_latents(first, last, [0, 0.2, 0.5, 0.9], "mixture")
+        sizes = way.flatten(1)[:, :32].norm(dim=1)
+        torch.testing.assert_close(sizes, first[:32].norm().expand(4))
+
+
+@pytest.mark.parametrize("distribution", sampling.LATENTS)
+def test_neighbours_are_near_and_of_the_same_category(distribution: str) -> None:
+    z, *others = sampling.make_latents(range(9), (20,), distribution)
+    near = sampling.find_neighbours(z, torch.stack(others), 0.25, distribution)
+    assert near.shape == (8, 20)
+    assert not any(one.equal(z) for one in near)
+    for one, other in zip(near, others, strict=True):
+        assert (one - z).norm() < (one - other).norm()
+    if distribution == "mixture":
+        torch.testing.assert_close(near[:, :10], z[:10].expand(8, 10))
