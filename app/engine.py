@@ -1,5 +1,7 @@
 """The hot path, off the event loop: seeds → passes of images → encoded answers.
 
+What draws is a version, or anything else that makes images of numbers.
+
 A thread takes up to ``inference.BATCH`` waiting images of one version and draws them in one pass.
 Requests that arrive while the threads are busy may share a pass. A request that needs several passes
 goes to the end of the queue after each one, so that small requests do not wait for large ones. The
@@ -18,12 +20,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from app.generators import LoadedVersion
 from app.memory import release_freed_memory
 from app.rendering import Images
 from models.inference import BATCH
@@ -51,9 +52,18 @@ class EngineBusyError(Exception):
         self.retry_seconds = retry_seconds
 
 
+class Drawing(Protocol):
+    """What draws: a version, or something that draws with one. Equal ones share passes."""
+
+    def draw(self, seeds: Sequence[int], /) -> Images:
+        """One image per seed, ``[len(seeds), 28, 28]``; at most ``BATCH`` seeds. Thread-safe."""
+
+    def __hash__(self) -> int: ...
+
+
 @dataclass(eq=False)
 class _Request:
-    version: LoadedVersion
+    version: Drawing
     seeds: Sequence[int]
     encode: Callable[[Images], Any]
     apart: bool  # encode it in the thread for large answers
@@ -74,7 +84,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop
         self._wait_seconds = wait_seconds
         self._changed = threading.Condition()  # guards the attributes below
-        self._queues: dict[LoadedVersion, deque[_Request]] = {}  # none is empty; the first one is served next
+        self._queues: dict[Drawing, deque[_Request]] = {}  # none is empty; the first one is served next
         self._background: deque[_Request] = deque()
         self._others = 0  # passes since the last one of the background
         self._others_at = 0.0  # when the last request came that is not of the background
@@ -94,7 +104,7 @@ class Engine:
 
     def submit(
         self,
-        version: LoadedVersion,
+        version: Drawing,
         seeds: Sequence[int],
         encode: Callable[[Images], T],
         *,

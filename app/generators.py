@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from app.settings import IN_MEMORY
 from models import classifier, manifest, sampling, versions
@@ -70,9 +71,19 @@ class LoadedVersion:
     manifest: Manifest
     inference: Inference
 
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What its images depend on, apart from their seeds."""
+        said = self.manifest
+        return self.inference.device, said.version, said.latents, said.weights_sha256
+
     def draw(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """One image per seed, ``[len(seeds), 28, 28]``; at most ``inference.BATCH`` seeds. Thread-safe."""
-        return self.inference(sampling.make_latents(seeds, self.manifest.latent_shape, self.manifest.latents)).numpy()
+        return self.inference(self.make_latents(seeds)).numpy()
+
+    def make_latents(self, seeds: Sequence[int]) -> Tensor:
+        """The latents from which it draws the images of these seeds, ``[len(seeds), …]``."""
+        return sampling.make_latents(seeds, self.manifest.latent_shape, self.manifest.latents)
 
 
 @dataclass(frozen=True)

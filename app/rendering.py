@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,9 +83,7 @@ def render_png(picture: Picture) -> bytes:
 
     They hold all seeds if those do not follow each other.
     """
-    images, columns, scale = picture.images, picture.columns, picture.scale
-    size = measure_grid(len(images), columns, scale, images.shape[1:])
-    return encode_png(size, iterate_strips(images, columns, scale), picture.describe())
+    return encode_grid(picture.images, picture.columns, picture.scale, picture.describe())
 
 
 def render_webp(picture: Picture) -> bytes:
@@ -196,11 +193,7 @@ class Encoder:
         Raises:
             ImpossiblePictureError: it cannot.
         """
-        format, (height, width) = FORMATS[self.media_type], self._measure()
-        if height * width > format.max_pixels:
-            self._refuse(height * width, format.max_pixels, "")
-        if max(height, width) > format.max_side:
-            self._refuse(max(height, width), format.max_side, " per side")
+        require_possible(self.media_type, self._measure())
 
     def is_large(self) -> bool:
         """Whether encoding takes so long that others should not wait for it."""
@@ -208,12 +201,21 @@ class Encoder:
         is_slow = self.line is not None or (self._says_digits and not self._is_known)
         return height * width > LARGE_PIXELS or (is_slow and len(self.seeds) > LARGE_DIGITS)
 
-    def _refuse(self, found: int, bound: int, of: str) -> NoReturn:
-        raise ImpossiblePictureError(
-            f"{self.media_type} has at most {bound} pixels{of} here, not {found}: "
-            "lower scale, change columns, or use image/png",
-            bound,
-        )
+
+def require_possible(media_type: str, size: tuple[int, int]) -> None:
+    """Check whether a format, a row of :data:`FORMATS`, can hold a picture of this height and width.
+
+    Raises:
+        ImpossiblePictureError: it cannot.
+    """
+    format, (height, width) = FORMATS[media_type], size
+    for found, bound, of in ((height * width, format.max_pixels, ""), (max(size), format.max_side, " per side")):
+        if found > bound:
+            raise ImpossiblePictureError(
+                f"{media_type} has at most {bound} pixels{of} here, not {found}: "
+                "lower scale, change columns, or use image/png",
+                bound,
+            )
 
 
 @lru_cache  # most requests are alike
@@ -222,6 +224,12 @@ def measure_grid(n: int, columns: int | None, scale: int, image: tuple[int, ...]
     across = _count_columns(n, columns)
     height, width = (side * scale + GUTTER_PX for side in image)
     return -(-n // across) * height - GUTTER_PX, across * width - GUTTER_PX
+
+
+def encode_grid(images: Images, columns: int | None, scale: int, facts: Mapping[str, str]) -> bytes:
+    """A grid as a PNG with ``facts`` in its text chunks."""
+    size = measure_grid(len(images), columns, scale, images.shape[1:])
+    return encode_png(size, iterate_strips(images, columns, scale), facts)
 
 
 def make_grid(images: Images, columns: int | None = None, scale: int = 1) -> NDArray[np.uint8]:

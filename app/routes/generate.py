@@ -1,21 +1,18 @@
 """``/generate``: a picture of digits, drawn on demand."""
 
-import hashlib
-import platform
 from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Annotated
 
 import mimeparse
-import torch
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
+from app.caching import choose_freshness, make_etag, matches
 from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError, UnprocessableError
-from app.generators import LATEST, LoadedVersion
+from app.generators import LoadedVersion
 from app.middleware.methods import IS_HEAD
 from app.openapi import Described, describe_headers, describe_pictures, describe_problems
 from app.orders import Order
@@ -28,13 +25,6 @@ from models.readers import Reading
 from models.seed_index import TooFewError
 
 MAX_NAMED = 64  # seeds in a header
-
-# What can change the last bits of a picture, apart from the query.
-_BUILD = (
-    *(version(name) for name in ("digits", "torch", "pillow")),
-    platform.machine(),
-    torch.backends.cpu.get_cpu_capability(),
-)
 
 _HEADERS = describe_headers(
     X_Arch="the architecture that drew",
@@ -78,15 +68,13 @@ async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/
         response = await _draw(order, request, resources, media_type, loaded)
         response.headers["Cache-Control"] = "no-store"
         return response
-    etag = _make_etag(order, media_type, loaded)
-    if _matches(join_lines(request, "if-none-match"), etag):
+    etag = _tag(order, media_type, loaded)
+    if matches(join_lines(request, "if-none-match"), etag):
         response = Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"Vary": "Accept"})
     else:
         response = await _draw(order, request, resources, media_type, loaded)
     response.headers["ETag"] = etag
-    may_change = order.version in (None, LATEST)  # another version may be chosen soon
-    # Never `immutable`: another release of torch or Pillow may round a pixel or pack it otherwise.
-    response.headers["Cache-Control"] = "public, max-age=60" if may_change else "public, max-age=86400"
+    response.headers["Cache-Control"] = choose_freshness(order.version)
     return response
 
 
@@ -131,21 +119,9 @@ async def _draw(
     return Response(body, media_type=media_type, headers=headers)
 
 
-def _make_etag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
+def _tag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
     """A tag of everything that the bytes of a seeded answer depend on."""
-    manifest = loaded.manifest
-    facts = (
-        *_BUILD, readers.sha256(), loaded.inference.device, media_type,
-        manifest.version, manifest.latents, manifest.weights_sha256,
-        order.model_dump(exclude={"version"}),
-    )  # fmt: skip
-    return f'"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}"'
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """Whether ``If-None-Match`` names the tag: it is a list of weak or strong tags, or ``*`` (RFC 9110, 13.1.2)."""
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or tags == ["*"]
+    return make_etag(readers.sha256(), media_type, *loaded.facts, order.model_dump(exclude={"version"}))
 
 
 @lru_cache
