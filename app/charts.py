@@ -4,11 +4,13 @@ The functions do not use matplotlib's global state, so several threads may draw 
 the same colour in every figure. Solid lines show D or real images, dashed lines G, generated images or an estimate.
 """
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -31,20 +33,16 @@ RAW_VERDICTS: Mapping[str, str] = {"bce": "logit", "logistic": "logit", "wassers
 
 
 @dataclass(frozen=True)
-class Run:
-    """A version and the record of its training."""
+class Learning:
+    """The record of a training, ended or not."""
 
-    manifest: Manifest
-    folder: Path
-    history: list[dict[str, Any]]  # one per epoch; none of an imported version
-
-    @property
-    def title(self) -> str:
-        return f"{self.manifest.arch} {self.manifest.version}, {self.manifest.recipe_name}"
+    title: str
+    recipe: Mapping[str, Any]  # as in a manifest
+    history: list[dict[str, Any]]  # one per epoch
 
     @property
     def color(self) -> str:
-        return COLORS.get(self.manifest.recipe_name, OTHER_COLOR)
+        return COLORS.get(str(self.recipe.get("name")), OTHER_COLOR)
 
     @property
     def measured(self) -> list[dict[str, Any]]:
@@ -55,11 +53,25 @@ class Run:
         return [epoch[name] for epoch in self.history]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A version and the record of its training."""
+
+    manifest: Manifest
+    folder: Path
+    history: list[dict[str, Any]]  # one per epoch; none of an imported version
+
+    @property
+    def learning(self) -> Learning:
+        said = self.manifest
+        return Learning(f"{said.arch} {said.version}, {said.recipe_name}", said.recipe, self.history)
+
+
 def draw_samples(runs: Sequence[Run]) -> Figure:
     """Images of the same latents after some epochs, one row per run."""
     figure, rows = _make_panels(len(runs), len(EPOCHS), size=2.2)
     for run, row in zip(runs, rows, strict=True):
-        images = versions.read_samples(run.folder).numpy()
+        images, title = versions.read_samples(run.folder).numpy(), run.learning.title
         shown = [epoch for epoch in EPOCHS if epoch <= len(images)]
         if len(images) not in shown:
             shown = [*shown, len(images)][-len(EPOCHS) :]
@@ -67,22 +79,21 @@ def draw_samples(runs: Sequence[Run]) -> Figure:
             axes.axis("off")
         for axes, epoch in zip(row, shown, strict=False):
             axes.imshow(make_grid(images[epoch - 1]), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(f"{run.title}, epoch {epoch}" if run.manifest.epochs else run.title, fontsize=8)
+            axes.set_title(f"{title}, epoch {epoch}" if run.manifest.epochs else title, fontsize=8)
     return figure
 
 
-def draw_learning(runs: Sequence[Run]) -> Figure:
+def draw_learning(runs: Sequence[Learning]) -> Figure:
     """Losses, D's output, and the earth mover's distance, by epoch; one row per run that has a record of them."""
     runs = [run for run in runs if run.history]  # an imported one has none
     figure, rows = _make_panels(len(runs), 3, size=3.2)
     for run, (losses, verdicts, distance) in zip(runs, rows, strict=True):
-        recipe = run.manifest.recipe
-        objective = str(recipe.get("objective"))
+        objective = str(run.recipe.get("objective"))
         loss = LOSSES.get(objective, objective)
         _draw_lines(losses, run, {"d_loss": f"loss of D ({loss})", "g_loss": f"loss of G ({loss})"})
         losses.set_ylabel(f"loss, {UNITS.get(objective, 'no unit')}")
         _draw_lines(verdicts, run, {"d_real": "D(real), mean of the epoch", "d_fake": "D(fake), mean of the epoch"})
-        verdicts.set_ylabel(_name_verdict(recipe, str(run.history[0].get("d_output", DOutput.RAW))))
+        verdicts.set_ylabel(_name_verdict(run.recipe, str(run.history[0].get("d_output", DOutput.RAW))))
         _draw_distance(distance, run, estimated=objective == "wasserstein")
     return figure
 
@@ -93,11 +104,12 @@ def draw_fid(runs: Sequence[Run]) -> Figure:
     floor = classifier.facts().floors["fid"]
     for arch, axes in zip(ARCHS, next(rows), strict=True):
         for run in runs:
-            if run.manifest.arch == arch and run.measured:
-                seconds = [epoch["seconds"] for epoch in run.measured]
-                fid = [epoch["metrics"]["fid"] for epoch in run.measured]
+            measured = run.learning.measured
+            if run.manifest.arch == arch and measured:
+                seconds = [epoch["seconds"] for epoch in measured]
+                fid = [epoch["metrics"]["fid"] for epoch in measured]
                 label = f"{run.manifest.recipe_name}, version {run.manifest.version}"
-                axes.plot(seconds, fid, marker=".", label=label, color=run.color)
+                axes.plot(seconds, fid, marker=".", label=label, color=run.learning.color)
         axes.axhline(floor, linestyle=":", color="black", label="real images (the floor)")
         axes.set(title=arch, xscale="log", yscale="log", xlabel="training, seconds", ylabel="FID (less is better)")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -109,6 +121,17 @@ def draw_fid(runs: Sequence[Run]) -> Figure:
     return figure
 
 
+def save_svg(figure: Figure) -> bytes:
+    """A figure as SVG, its text as outlines. The same figure gives the same bytes.
+
+    One thread at a time may call this: matplotlib takes the salt of its names from a global setting.
+    """
+    file = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "digits"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
 def _name_verdict(recipe: Mapping[str, Any], d_output: str) -> str:
     """The label of D's output. Records of earlier releases have it as D gives it."""
     if d_output == DOutput.PROBABILITY or (d_output == DOutput.RAW and recipe.get("sigmoid")):
@@ -116,7 +139,7 @@ def _name_verdict(recipe: Mapping[str, Any], d_output: str) -> str:
     return RAW_VERDICTS.get(str(recipe.get("objective")), "output")
 
 
-def _draw_lines(axes: Axes, run: Run, labels: Mapping[str, str]) -> None:
+def _draw_lines(axes: Axes, run: Learning, labels: Mapping[str, str]) -> None:
     """Draw two series of a run's history by epoch: the first one solid, the second one dashed."""
     epochs = run.list_values("epoch")
     for (name, label), style in zip(labels.items(), ("-", "--"), strict=True):
@@ -127,7 +150,7 @@ def _draw_lines(axes: Axes, run: Run, labels: Mapping[str, str]) -> None:
     axes.legend(fontsize=8)
 
 
-def _draw_distance(axes: Axes, run: Run, *, estimated: bool) -> None:
+def _draw_distance(axes: Axes, run: Learning, *, estimated: bool) -> None:
     """Draw the earth mover's distance of the measured epochs and, on the right, a critic's estimate of it.
 
     A critic sees pixels in −1…1, where distances are twice as long: its estimate is halved.

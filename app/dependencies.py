@@ -16,6 +16,7 @@ from app.errors import REDIS_AWAY, UnavailableError
 from app.events import Feeds
 from app.generators import Generators
 from app.indexes import Indexes
+from app.studio import Studio
 from worker.broker import Publisher
 from worker.jobs import JobStore
 
@@ -61,6 +62,7 @@ class Resources:
     indexes: Indexes
     engine: Engine
     exporter: Exporter
+    studio: Studio
     deadline_seconds: float  # for drawing a picture
     job_queue: JobQueue | None  # None: no Redis is configured
 

@@ -36,7 +36,10 @@ from app.datasets import RETRY_SECONDS, TooManySetsError
 from app.engine import EngineBusyError
 from app.generators import NotNowError, UnknownVersionError
 from app.rendering import ImpossiblePictureError
+from app.studio import RETRY_SECONDS as STUDIO_SECONDS
+from app.studio import StudioBusyError
 from app.waiting import TooLateError
+from models.mnist import DatasetError
 from worker.connections import SILENT, explain
 from worker.jobs import KeyReusedError, TooManyQueuedError
 
@@ -190,6 +193,10 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     TooManySetsError: lambda error: Problem(
         HTTPStatus.TOO_MANY_REQUESTS, str(error), headers={"Retry-After": str(RETRY_SECONDS)}
     ),
+    StudioBusyError: lambda error: Problem(
+        HTTPStatus.TOO_MANY_REQUESTS, str(error), headers={"Retry-After": str(STUDIO_SECONDS)}
+    ),
+    DatasetError: lambda error: Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the real digits cannot be read: {error}"),
     NotNowError: lambda error: Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)),
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
     ClientDisconnect: _answer_nobody,

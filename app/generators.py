@@ -79,7 +79,11 @@ class LoadedVersion:
 
     def draw(self, seeds: Sequence[int]) -> NDArray[np.uint8]:
         """One image per seed, ``[len(seeds), 28, 28]``; at most ``inference.BATCH`` seeds. Thread-safe."""
-        return self.inference(self.make_latents(seeds)).numpy()
+        return self.draw_latents(self.make_latents(seeds))
+
+    def draw_latents(self, z: Tensor) -> NDArray[np.uint8]:
+        """One image per row of ``z``, ``[len(z), 28, 28]``; at most ``inference.BATCH`` rows. Thread-safe."""
+        return self.inference(z).numpy()
 
     def make_latents(self, seeds: Sequence[int]) -> Tensor:
         """The latents from which it draws the images of these seeds, ``[len(seeds), …]``."""
@@ -109,6 +113,15 @@ class Entry:
     @property
     def is_usable(self) -> bool:
         return self.state is not EntryState.REJECTED
+
+    def require_usable(self) -> None:
+        """Go on only with a version that can draw.
+
+        Raises:
+            UnknownVersionError: it is rejected.
+        """
+        if not self.is_usable:
+            raise UnknownVersionError(f"version {self.version} of {self.arch} is rejected: {self.problem}")
 
 
 Key = tuple[str, int]  # architecture and number
@@ -191,6 +204,24 @@ class Generators:
             return loaded
         return await asyncio.to_thread(self._look_and_get, self.get, arch, version)
 
+    async def find_of_recipe(self, arch: str, recipe: str | None) -> LoadedVersion:
+        """The best usable version that a recipe made; None: the best of all.
+
+        Raises:
+            UnknownVersionError: there is none.
+        """
+        if recipe is None:
+            return await self.find(arch, None)
+        said = [
+            entry.manifest
+            for entry in self.entries
+            if entry.arch == arch and entry.is_usable and entry.manifest and entry.manifest.recipe_name == recipe
+        ]
+        if not said:
+            raise UnknownVersionError(f"no version of {arch} that recipe {recipe} made is usable", field="recipe")
+        best = max(said, key=lambda manifest: manifest.rank(classifier.sha256()))
+        return await self.find(arch, str(best.version))
+
     async def find_entry(self, arch: str, version: str | None) -> Entry:
         """:meth:`get_entry`, with :meth:`find`'s look at the directory.
 
@@ -214,8 +245,7 @@ class Generators:
                 raise UnknownVersionError(f"no version of {arch} is usable", field="arch")
             if entry is None:
                 entry = self.get_entry(arch, version)
-                if not entry.is_usable:
-                    raise UnknownVersionError(f"version {version} of {arch} is rejected: {entry.problem}")
+                entry.require_usable()
             if loaded := self._load_now((entry.arch, entry.version)):
                 return loaded  # it may already be dropped for another one
 

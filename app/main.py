@@ -30,8 +30,21 @@ from app.middleware.methods import Methods
 from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
 from app.middleware.unique_keys import UniqueKeys
-from app.routes import datasets, docs, generate, health, jobs, models, pages
+from app.routes import (
+    comparisons,
+    datasets,
+    docs,
+    generate,
+    health,
+    jobs,
+    learning,
+    models,
+    pages,
+    progress,
+    walks,
+)
 from app.settings import ApiSettings
+from app.studio import Studio
 from models import device
 from worker.broker import Publisher
 from worker.connections import connect
@@ -51,7 +64,8 @@ LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "exit stack": lambda app, _: AsyncExitStackMiddleware(app),  # which FastAPI's own routes need
 }
 
-ROUTES = (generate, models, jobs, datasets, health, docs, pages)  # the busiest first
+# The busiest first.
+ROUTES = (generate, models, jobs, learning, progress, walks, comparisons, datasets, health, docs, pages)
 
 
 class Application(FastAPI):
@@ -102,12 +116,16 @@ def create_app(settings: ApiSettings) -> Application:
         async with contextlib.AsyncExitStack() as stack:
             job_queue = _open_job_queue(settings, stack)
             exporter = Exporter(engine, settings.deadline_seconds)
-            app.state.resources = Resources(generators, indexes, engine, exporter, settings.deadline_seconds, job_queue)
+            studio = Studio(settings.data_dir)
+            app.state.resources = Resources(
+                generators, indexes, engine, exporter, studio, settings.deadline_seconds, job_queue
+            )
             stack.callback(indexes.close)
             indexes.start()
             gc.collect()
             gc.freeze()  # what is loaded stays: each collection that searched it blocked all answers for 0.1 s
             stack.callback(exporter.close)
+            stack.callback(studio.close)
             stack.callback(engine.close)
             engine.start()
             stack.callback(asyncio.create_task(_keep_fresh(generators)).cancel)

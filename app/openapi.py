@@ -83,6 +83,26 @@ PICTURES = {
     },
 }
 
+_EPOCH = {
+    "epoch": {"type": "integer", "minimum": 1},
+    "d_loss": {"type": "number", "description": "the discriminator's loss, the mean of the epoch"},
+    "g_loss": {"type": "number", "description": "the generator's loss, the mean of the epoch"},
+    "d_real": {"type": "number", "description": "what D says of real images: d_output says what that is"},
+    "d_fake": {"type": "number", "description": "the same of generated images"},
+    "d_output": {"enum": ["probability", "score", "raw"]},
+    "wasserstein": {"type": "number", "description": "of a Wasserstein critic, d_real − d_fake"},
+    "images_per_second": {"type": "number", "description": "training images, since the run began"},
+    "seconds": {"type": "number", "description": "of training since the run began, without measuring"},
+    "metrics": {"type": "object", "description": "of the images after this epoch; empty if it was not measured"},
+}
+EPOCHS = {
+    "type": "array",
+    "title": "Epochs",
+    "items": {"type": "object", "title": "Epoch", "required": ["epoch"], "properties": _EPOCH},
+}
+
+_BINARY = {"type": "string", "format": "binary"}
+
 EVENT = {
     "type": "object",
     "title": "Event",
@@ -124,8 +144,19 @@ def describe_problems(*statuses: int) -> Described:
 
 def describe_pictures() -> dict[str, Any]:
     """The bodies of ``/generate``."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    return {name: {"schema": PICTURES} if name == "application/json" else binary for name in FORMATS}
+    return {name: {"schema": PICTURES if name == "application/json" else _BINARY} for name in FORMATS}
+
+
+BY_VERSION: Mapping[str, str] = {"X_Arch": "the architecture that drew", "X_Version": "its version"}
+
+
+def describe_cached(media_type: str, headers: Mapping[str, str] = {}, schema: Mapping[str, Any] = _BINARY) -> Described:
+    """An answer of one media type that clients may keep; ``headers`` as for :func:`describe_headers`."""
+    kept = describe_headers(ETag="of what the answer depends on", Cache_Control="for how long it is fresh", **headers)
+    return {
+        200: {"description": "the answer", "content": {media_type: {"schema": schema}}, "headers": kept},
+        304: {"description": "what ``If-None-Match`` names has not changed", "headers": kept},
+    }
 
 
 def complete(schema: dict[str, Any]) -> None:

@@ -69,13 +69,13 @@ class Picture:
     def describe(self, part: slice = slice(None)) -> dict[str, str]:
         """The facts that a file holds about these digits, or about all of them."""
         seeds = self.seeds[part]
-        facts = {
-            "arch": self.manifest.arch,
-            "version": str(self.manifest.version),
-            "seed": str(seeds[0]),
-            "sha256": self.manifest.weights_sha256,
-        }
+        facts = describe(self.manifest, seed=str(seeds[0]))
         return facts if _are_consecutive(seeds) else {**facts, "seeds": join_seeds(seeds, ",")}
+
+
+def describe(manifest: Manifest, **facts: str) -> dict[str, str]:
+    """The facts that a file holds about the version that drew it, and others."""
+    return {"arch": manifest.arch, "version": str(manifest.version), **facts, "sha256": manifest.weights_sha256}
 
 
 def render_png(picture: Picture) -> bytes:

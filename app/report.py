@@ -20,7 +20,7 @@ COLAB_SECONDS = {"vanilla": 22 * 60, "dcgan": 36 * 60 + 17, "wgan": 2 * 3600 + 5
 
 FIGURES: Mapping[str, Callable[[Sequence[Run]], Figure]] = {
     "samples.png": draw_samples,
-    "learning.png": draw_learning,
+    "learning.png": lambda runs: draw_learning([run.learning for run in runs]),
     "fid.png": draw_fid,
 }
 

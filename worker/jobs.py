@@ -50,6 +50,8 @@ MAX_EVENTS = 1_000  # kept per job, the newest ones
 MAX_SAMPLES = 100  # of them with a picture, 7.6 KB each; of an ended job one
 MAX_ENDED = 1_000  # jobs kept, the newest ones: at most 160 MB with their events
 ENDED = "ended"  # the kind of a job's last event
+EPOCH = "epoch"  # the kind of an event with the losses of a finished epoch
+METRIC = "metric"  # the kind of an event with the metrics of an epoch
 SAMPLE = "sample"  # the kind of an event with a picture
 
 

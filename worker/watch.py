@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from worker import saved
-from worker.jobs import Standing
+from worker.jobs import EPOCH, METRIC, SAMPLE, Standing
 from worker.lease import Lease, StoppedError
 from worker.recipes import Recipe
 from worker.state import State, fits, read_history
@@ -64,7 +64,7 @@ class Watch:
         """Add the event with an epoch's metrics, once."""
         if epoch > self._measured_epoch:
             self._measured_epoch = epoch
-            self._lease.tell("metric", {"epoch": epoch, **metrics})
+            self._lease.tell(METRIC, {"epoch": epoch, **metrics})
 
     def on_state(self, state: State) -> None:
         """Save the state; add the events of an epoch that has just ended.
@@ -136,9 +136,9 @@ class Watch:
         """Add the events of the last finished epoch."""
         last = read_history(state)[-1]
         self._told_epoch = last.epoch
-        self._lease.tell("epoch", {name: value for name, value in last.describe().items() if name != "metrics"})
+        self._lease.tell(EPOCH, {name: value for name, value in last.describe().items() if name != "metrics"})
         png = base64.b64encode(_draw_png(state["samples"][-1])).decode()
-        self._lease.tell("sample", {"epoch": last.epoch, "png": png})
+        self._lease.tell(SAMPLE, {"epoch": last.epoch, "png": png})
 
 
 def _draw_png(samples: Tensor) -> bytes:

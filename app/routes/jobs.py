@@ -12,12 +12,12 @@ from fastapi.responses import StreamingResponse
 from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.dependencies import ANSWER_SECONDS, JobQueueDep
+from app.dependencies import ANSWER_SECONDS, JobQueue, JobQueueDep
 from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError
 from app.events import Feed
 from app.openapi import EVENT, Described, describe_headers, describe_problems
 from app.routes.classes import JsonRoute
-from worker.jobs import Job, JobState, TrainRequest
+from worker.jobs import MAX_EVENTS, Event, Job, JobState, TrainRequest
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +187,12 @@ async def follow_job(
     if last_event_id and feed.is_over and last_event_id == feed.last:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
     return EventStream(queue.feeds.stream(feed, feed.find(last_event_id or "0")), headers=_STREAM_HEADERS)
+
+
+async def read_events(job: Job, queue: JobQueue) -> list[Event]:
+    """All events that are kept of a job."""
+    news = (await queue.ask(queue.jobs.read_events, {job.id: "0"}, MAX_EVENTS))[job.id]
+    return news.events if news else []
 
 
 def _require_known(job: Job | None, job_id: str) -> Job:

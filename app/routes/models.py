@@ -60,7 +60,7 @@ async def list_models(generators: GeneratorsDep) -> list[Version]:
 @router.get("/{arch}", responses=describe_problems(404))
 async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
     """Every version of one architecture."""
-    _require_arch(arch)
+    require_arch(arch)
     return [version for version in await list_models(generators) if version.arch == arch]
 
 
@@ -70,12 +70,17 @@ async def get_version(arch: str, version: str, generators: GeneratorsDep) -> Ver
 
     ``latest`` is the newest one that was trained or imported here; without any, the default one.
     """
-    _require_arch(arch)
+    require_arch(arch)
     entry = await generators.find_entry(arch, version)
     return VersionDetail.model_validate({**_list_facts(entry), "manifest": entry.manifest})
 
 
-def _require_arch(arch: str) -> None:
+def require_arch(arch: str) -> None:
+    """Go on only if there is such an architecture.
+
+    Raises:
+        NotFoundError: there is none.
+    """
     if arch not in ARCHS:
         raise NotFoundError(f"there is no architecture {arch}", field="arch", bound=list(ARCHS))
 

@@ -1,0 +1,64 @@
+"""The epochs of a job, as its events tell them: losses, metrics, pictures.
+
+Must not know of HTTP or of Redis.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from app.rendering import Images
+from worker.jobs import EPOCH, METRIC, SAMPLE, Event
+
+T = TypeVar("T")
+
+_DRAWN = {"epoch", "d_loss", "g_loss", "d_real", "d_fake"}  # what curves show
+
+
+def list_records(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """The record of each epoch, in order, as in the history of a version."""
+    records: dict[int, dict[str, Any]] = {}
+    metrics: dict[int, dict[str, Any]] = {}
+    for event in events:
+        if event.kind == EPOCH:
+            record = json.loads(event.data)
+            _replace_later(records, record["epoch"], record)
+        elif event.kind == METRIC:
+            found = json.loads(event.data)
+            metrics[found.pop("epoch")] = found
+    return [{**record, "metrics": metrics.get(epoch, {})} for epoch, record in records.items()]
+
+
+def list_pictures(events: Iterable[Event]) -> dict[int, str]:
+    """The picture of each epoch that still has one, in order, as :func:`decode_picture` takes it."""
+    pictures: dict[int, str] = {}
+    for event in events:
+        if event.kind == SAMPLE:
+            said = json.loads(event.data)
+            _replace_later(pictures, said["epoch"], said["png"])
+    return pictures
+
+
+def decode_picture(png: str) -> Images:
+    """The images in the picture of an event, ``[n, 28, 28]``, row by row. They stand there side by side."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    rows, columns = (side // 28 for side in pixels.shape)
+    return pixels.reshape(rows, 28, columns, 28).swapaxes(1, 2).reshape(-1, 28, 28)
+
+
+def keep_complete(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records that have all that curves show."""
+    return [record for record in history if record.keys() >= _DRAWN]
+
+
+def _replace_later(epochs: dict[int, T], epoch: int, value: T) -> None:
+    """Add an epoch to those before it. A run that begins again replaces what a lost one had told."""
+    while epochs and next(reversed(epochs)) >= epoch:
+        epochs.popitem()
+    epochs[epoch] = value
