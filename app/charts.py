@@ -155,8 +155,8 @@ def _draw_distance(axes: Axes, run: Learning, *, estimated: bool) -> None:
 
     A critic sees pixels in −1…1, where distances are twice as long: its estimate is halved.
     """
-    exact = [epoch["metrics"]["emd"] for epoch in run.measured]
-    axes.plot([epoch["epoch"] for epoch in run.measured], exact, ".-", label="exact, of 1,000 images", color=run.color)
+    exact = {epoch["epoch"]: epoch["metrics"]["emd"] for epoch in run.measured if "emd" in epoch["metrics"]}
+    axes.plot(list(exact), list(exact.values()), ".-", label="exact, of 1,000 images", color=run.color)
     axes.axhline(classifier.facts().floors["emd"], linestyle=":", color="black", label="exact, of real images")
     axes.set(title=run.title, xlabel="epoch", ylabel="earth mover's distance (0…1)")
     lines, top = axes.get_lines(), axes

@@ -1,10 +1,12 @@
 """Versions for tests: real files of untrained networks, made in milliseconds."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from models import publishing, versions
 from models.archs import ARCHS
@@ -35,7 +37,14 @@ def origin(arch: str = "dcgan", **changes: Any) -> Origin:
 
 
 def publish(
-    model_dir: Path, arch: str = "dcgan", *, weights_seed: int = 0, scratch: Path | None = None, **changes: Any
+    model_dir: Path,
+    arch: str = "dcgan",
+    *,
+    weights_seed: int = 0,
+    scratch: Path | None = None,
+    samples: Tensor | None = None,
+    history: Sequence[dict[str, Any]] = ({"epoch": 1},),
+    **changes: Any,
 ) -> Manifest:
     """A version of untrained networks; its folder is ``<model_dir>/<arch>/<manifest.version>``."""
     with torch.random.fork_rng():
@@ -46,7 +55,7 @@ def publish(
         origin(arch, **changes),
         generator=G.state_dict(),
         discriminator=D.state_dict(),
-        samples=torch.zeros(1, 64, 28, 28, dtype=torch.uint8),
-        history=[{"epoch": 1}],
+        samples=torch.zeros(1, 64, 28, 28, dtype=torch.uint8) if samples is None else samples,
+        history=list(history),
         scratch=scratch,
     )

@@ -12,6 +12,7 @@ from schemathesis import Case, HookContext
 from app.datasets import MAX_PER_CLASS
 from app.orders import VALUES
 from app.rendering import FORMATS, measure_grid
+from app.routes.comparisons import MAX_ROWS
 from models import seeds
 from models.seed_index import SEEDS
 
@@ -27,8 +28,11 @@ def filter_case(context: HookContext, case: Case[Any]) -> bool:
         n, seed, scale = (int(query.get(name, default)) for name, default in (("n", 16), ("seed", 0), ("scale", 1)))
         columns = int(query["columns"]) if "columns" in query else None
         height, width = measure_grid(n, columns, scale)
+        first, last = map(int, str(query.get("seeds", "0-0")).split("-"))
     except (ValueError, TypeError, ZeroDivisionError):  # a case of wrong input
         return True
+    if not first <= last < first + MAX_ROWS or last > seeds.MAX_SEED:
+        return False
     asked = [name for name in VALUES if name in query]
     if asked:
         fits = len(asked) == 1 and seed < SEEDS and not ("digits" in query and "n" in query)

@@ -65,7 +65,7 @@ def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Pa
         timeout=110,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-10_000:]
-    assert "Tested: 13" in run.stdout
+    assert "Tested: 24" in run.stdout
 
 
 def test_a_generated_client_works(described: httpx.Client, tmp_path: Path) -> None:
