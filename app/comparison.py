@@ -1,11 +1,11 @@
 """The facts by which the page compares versions: what they are made of, what they cost, and how good they are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from app.generators import Entry
-from models import classifier, versions
+from models import versions
 from models.archs import ARCHS
 from models.manifest import InvalidVersionError, Manifest
 
@@ -21,16 +21,6 @@ class Facts:
 
     manifest: Manifest
     estimate: float | None  # of the earth mover's distance, by the critic; None: its D is none, or has no record
-
-
-def find_best(entries: Iterable[Entry], arch: str, recipe: str) -> Entry | None:
-    """The best usable version of a recipe, if there is one."""
-    fitting = [
-        (entry.manifest.rank(classifier.sha256()), entry)
-        for entry in entries
-        if entry.arch == arch and entry.is_usable and entry.manifest and entry.manifest.recipe_name == recipe
-    ]
-    return max(fitting, key=lambda ranked: ranked[0])[1] if fitting else None
 
 
 def gather(entry: Entry) -> Facts | None:

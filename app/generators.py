@@ -212,15 +212,19 @@ class Generators:
         """
         if recipe is None:
             return await self.find(arch, None)
-        said = [
-            entry.manifest
+        best = self.find_best(arch, recipe)
+        if best is None:
+            raise UnknownVersionError(f"no version of {arch} that recipe {recipe} made is usable", field="recipe")
+        return await self.find(arch, str(best.version))
+
+    def find_best(self, arch: str, recipe: str) -> Entry | None:
+        """The best usable version that a recipe made, if there is one."""
+        ranked = [
+            (entry.manifest.rank(classifier.sha256()), entry)
             for entry in self.entries
             if entry.arch == arch and entry.is_usable and entry.manifest and entry.manifest.recipe_name == recipe
         ]
-        if not said:
-            raise UnknownVersionError(f"no version of {arch} that recipe {recipe} made is usable", field="recipe")
-        best = max(said, key=lambda manifest: manifest.rank(classifier.sha256()))
-        return await self.find(arch, str(best.version))
+        return max(ranked, key=lambda one: one[0])[1] if ranked else None
 
     async def find_entry(self, arch: str, version: str | None) -> Entry:
         """:meth:`get_entry`, with :meth:`find`'s look at the directory.

@@ -12,11 +12,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from app.charts import Run, draw_fid, draw_learning, draw_samples
+from app.comparison import COLAB_SECONDS
 from models import classifier, manifest, versions
 from models.archs import ARCHS
-
-# Published training times on a Colab GPU: recipe "book", 100 epochs.
-COLAB_SECONDS = {"vanilla": 22 * 60, "dcgan": 36 * 60 + 17, "wgan": 2 * 3600 + 50 * 60 + 43}
 
 FIGURES: Mapping[str, Callable[[Sequence[Run]], Figure]] = {
     "samples.png": draw_samples,

@@ -280,7 +280,7 @@ def _find_compared(generators: Generators, arch: str) -> dict[str, comparison.Fa
     """Recipe → the facts of its best version: those of the default version and those of ``book``."""
     default = next((entry for entry in generators.entries if entry.arch == arch and entry.is_default), None)
     found: dict[str, comparison.Facts] = {}
-    for entry in (default, comparison.find_best(generators.entries, arch, "book")):
+    for entry in (default, generators.find_best(arch, "book")):
         if entry and (facts := comparison.gather(entry)):
             found.setdefault(facts.manifest.recipe_name, facts)
     return found

@@ -22,7 +22,7 @@ def test_all_pictures_are_there_and_from_the_same_seeds(visitor: Visitor) -> Non
         picture.scroll_into_view_if_needed()
         assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 4 * 58 - 2
         assert "seed=5&" in (picture.get_attribute("src") or "")
-    assert page.get_by_role("columnheader").count() == 4
+    assert page.locator(".comparison").get_by_role("columnheader").count() == 4
     page.get_by_role("link", name="Other seeds").click()
     page.wait_for_url(re.compile(r"seed=\d+"))
 

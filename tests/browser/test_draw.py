@@ -69,6 +69,7 @@ def test_digits_by_value_and_numbers(visitor: Visitor) -> None:
     page.get_by_label("Or write a number").fill("2026")
     wait_for_cells(page, 1)
     page.get_by_role("button", name="Image 1", exact=True).click()
+    expect(dialog.locator("tbody tr")).to_have_count(4)
     assert [row.inner_text() for row in dialog.locator("tbody td:nth-child(2)").all()] == ["2", "0", "2", "6"]
 
 
@@ -87,7 +88,8 @@ def test_a_digit_says_its_seed_value_and_confidence_and_can_be_saved(visitor: Vi
     with page.expect_download() as saved:
         dialog.get_by_role("link", name="Save").click()
     assert saved.value.suggested_filename == "wgan-v3-seed104.png"
-    assert Image.open(saved.value.path()).size == (224, 224)
+    with Image.open(saved.value.path()) as image_file:
+        assert image_file.size == (224, 224)
 
 
 def test_many_digits(visitor: Visitor) -> None:

@@ -19,8 +19,7 @@ let asking = new AbortController();
 
 function showFrame() {
   const frame = Number(slider.value);
-  const pen = canvas.getContext("2d");
-  pen.drawImage(strip, frame * PITCH, 0, SIDE, SIDE, 0, 0, SIDE, SIDE);
+  canvas.getContext("2d", { willReadFrequently: true }).drawImage(strip, frame * PITCH, 0, SIDE, SIDE, 0, 0, SIDE, SIDE);
   slider.setAttribute("aria-valuetext", t("position", { percent: Math.round((100 * frame) / (FRAMES - 1)) }));
 }
 
