@@ -5,6 +5,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -81,8 +82,9 @@ def test_the_service_is_started_again(chromium: Browser, tmp_path: Path) -> None
     assert visitor.problems == []
 
 
-def test_busy(visitor: Visitor, api: httpx.Client) -> None:
-    page = open_drawn(visitor)
+@contextmanager
+def flooded(api: httpx.Client, clients: int) -> Iterator[None]:
+    """As many clients ask for 1,024 images each, again and again."""
     enough = threading.Event()
 
     def ask_for_much() -> None:
@@ -90,22 +92,29 @@ def test_busy(visitor: Visitor, api: httpx.Client) -> None:
             while not enough.is_set():
                 client.get("/generate?arch=wgan&n=1024")
 
-    with ThreadPoolExecutor(100) as threads:
-        for _ in range(100):  # 100 × 1,024 images are more than may wait
+    with ThreadPoolExecutor(clients) as threads:
+        for _ in range(clients):
             threads.submit(ask_for_much)
         try:
-            again(page)
-            expect(page.locator("#notice")).to_contain_text("too much to do", timeout=PATIENCE_MILLISECONDS)
+            yield
         finally:
             enough.set()
+
+
+def test_busy(visitor: Visitor, api: httpx.Client) -> None:
+    page = open_drawn(visitor)
+    with flooded(api, 100):  # more images than may wait
+        again(page)
+        expect(page.locator("#notice")).to_contain_text("too much to do", timeout=PATIENCE_MILLISECONDS)
     expect(page.locator("#notice")).to_have_text("", timeout=PATIENCE_MILLISECONDS)
 
 
-def test_late(visitor: Visitor) -> None:
+def test_late(visitor: Visitor, api: httpx.Client) -> None:
     page = open_drawn(visitor)
-    page.get_by_label("Scale").fill("8")
-    page.get_by_label("How many").fill("1024")
-    expect(page.locator("#notice")).to_contain_text("took too long", timeout=PATIENCE_MILLISECONDS)
+    with flooded(api, 60):  # nearly as many, which take longer than the deadline; a large picture gets its share only
+        page.get_by_label("How many").fill("1024")
+        expect(page.locator("#notice")).to_contain_text("took too long", timeout=PATIENCE_MILLISECONDS)
+        assert page.get_by_label("How many").input_value() == "1024"
     page.get_by_label("How many").fill("4")
     expect(page.locator(".cells button")).to_have_count(4)
     expect(page.locator("#notice")).to_have_text("")

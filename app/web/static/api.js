@@ -2,7 +2,8 @@
 
 import { notice, pause, t } from "./page.js";
 
-const AGAIN_MILLISECONDS = 1000; // between two tries while the service is away
+const AGAIN_SECONDS = 1; // between two tries while the service is away
+const MOST_SECONDS = 10; // the same if the service has much to do: its own guess is for the worst case
 
 /** An answer that is no success. Status 0: there was no answer. */
 export class Problem extends Error {
@@ -10,7 +11,7 @@ export class Problem extends Error {
     super(detail);
     this.status = status;
     this.detail = detail;
-    this.seconds = seconds; // until another try is worth it, if the service says so
+    this.seconds = Math.min(seconds || AGAIN_SECONDS, MOST_SECONDS); // until another try is worth it
   }
 
   /** Whether the same question may succeed soon. */
@@ -41,7 +42,7 @@ export async function askJson(address, options = {}) {
 /** What a problem means, in a sentence that says what to do. */
 export function explain({ status, detail, seconds }) {
   if (status === 0) return t(navigator.onLine ? "away" : "offline");
-  if (status === 429) return seconds >= 60 ? t("full") : t("busy", { seconds: seconds || 1 });
+  if (status === 429) return t("busy", { seconds });
   if (status === 502) return t("away");
   if (status === 503) return /redis/i.test(detail) ? t(/DIGITS_REDIS_URL/.test(detail) ? "redis_missing" : "redis_away") : detail;
   if (status === 504) return t("slow");
@@ -61,7 +62,7 @@ export async function persist(action, signal) {
       if (!(error instanceof Problem)) throw error;
       notice(explain(error));
       if (!error.passes) throw error;
-      await pause(error.seconds ? error.seconds * 1000 : AGAIN_MILLISECONDS, signal);
+      await pause(error.seconds * 1000, signal);
     }
   }
 }

@@ -15,15 +15,15 @@ function draw(name, attributes, text = "") {
   return element;
 }
 
-/** Round numbers from below ``low`` to above ``high``. */
+/** Round numbers, two or more: the first one is not above ``low``, the last one not below ``high``. */
 function findTicks(low, high) {
   const span = high - low || Math.abs(high) || 1;
   const rough = span / TICKS;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= rough);
-  const ticks = [];
-  for (let i = Math.floor(low / step); i <= Math.ceil(high / step); i++) ticks.push(i * step);
-  return ticks;
+  const first = Math.floor(low / step);
+  const last = Math.max(first + 1, Math.ceil(high / step));
+  return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
 }
 
 /**

@@ -39,7 +39,7 @@ async function send() {
     answer.replaceChildren(make("a", { href: `watch?job=${job.id}` }, t("job_accepted")));
     await look();
   } catch (problem) {
-    answer.replaceChildren(make("span", { class: "problem" }, explain(problem)));
+    answer.replaceChildren(make("span", { class: "problem" }, problem.status === 429 ? t("full") : explain(problem)));
   } finally {
     button.disabled = false;
   }
