@@ -17,8 +17,6 @@ from worker.jobs import EPOCH, METRIC, SAMPLE, Event
 
 T = TypeVar("T")
 
-_DRAWN = {"epoch", "d_loss", "g_loss", "d_real", "d_fake"}  # what curves show
-
 
 def list_records(events: Iterable[Event]) -> list[dict[str, Any]]:
     """The record of each epoch, in order, as in the history of a version."""
@@ -50,11 +48,6 @@ def decode_picture(png: str) -> Images:
         pixels = np.asarray(picture.convert("L"))
     rows, columns = (side // 28 for side in pixels.shape)
     return pixels.reshape(rows, 28, columns, 28).swapaxes(1, 2).reshape(-1, 28, 28)
-
-
-def keep_complete(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records that have all that curves show."""
-    return [record for record in history if record.keys() >= _DRAWN]
 
 
 def _replace_later(epochs: dict[int, T], epoch: int, value: T) -> None:

@@ -150,9 +150,13 @@ def describe_pictures() -> dict[str, Any]:
 BY_VERSION: Mapping[str, str] = {"X_Arch": "the architecture that drew", "X_Version": "its version"}
 
 
-def describe_cached(media_type: str, headers: Mapping[str, str] = {}, schema: Mapping[str, Any] = _BINARY) -> Described:
+def describe_cached(
+    media_type: str, headers: Mapping[str, str] | None = None, schema: Mapping[str, Any] = _BINARY
+) -> Described:
     """An answer of one media type that clients may keep; ``headers`` as for :func:`describe_headers`."""
-    kept = describe_headers(ETag="of what the answer depends on", Cache_Control="for how long it is fresh", **headers)
+    kept = describe_headers(
+        ETag="of what the answer depends on", Cache_Control="for how long it is fresh", **(headers or {})
+    )
     return {
         200: {"description": "the answer", "content": {media_type: {"schema": schema}}, "headers": kept},
         304: {"description": "what ``If-None-Match`` names has not changed", "headers": kept},

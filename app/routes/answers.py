@@ -43,14 +43,14 @@ class Answering:
         self._resources = resources
         self._deadline = Deadline.after(resources.deadline_seconds)
 
-    async def work(self, piece: Callable[[Album], T]) -> T:
-        """What the studio makes.
+    async def work(self, piece: Callable[[Album], T], name: str = "") -> T:
+        """What the studio makes, as :meth:`app.studio.Studio.submit` does.
 
         Raises:
             StudioBusyError: too much is waiting.
             TooLateError, ClientDisconnect: as :func:`app.waiting.wait_for`.
         """
-        return await wait_for(self._resources.studio.submit(piece), self._request, self._deadline)
+        return await wait_for(self._resources.studio.submit(piece, name), self._request, self._deadline)
 
     async def draw(
         self, drawing: Drawing, seeds: Sequence[int], encode: Callable[[Images], T], *, apart: bool = False
@@ -66,14 +66,14 @@ class Answering:
 
     async def answer(
         self,
-        make: Callable[[], Awaitable[bytes]],
+        make: Callable[[str], Awaitable[bytes]],
         *,
         media_type: str,
         facts: Sequence[object],
         freshness: str,
         by: Manifest | None = None,
     ) -> Response:
-        """What ``make`` gives; a 304 if the client has it already.
+        """What ``make`` gives of its tag; a 304 if the client has it already.
 
         ``facts`` are all that it depends on, ``freshness`` is for ``Cache-Control``, and ``by`` the version that drew.
         """
@@ -83,7 +83,7 @@ class Answering:
             headers |= {"X-Arch": by.arch, "X-Version": str(by.version)}
         if matches(join_lines(self._request, "if-none-match"), etag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(await make(), media_type=media_type, headers=headers)
+        return Response(await make(etag), media_type=media_type, headers=headers)
 
 
 async def _begin(request: Request, resources: ResourcesDep) -> Answering:

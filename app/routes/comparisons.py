@@ -1,6 +1,7 @@
 """Digits side by side: those of all architectures and real ones, and real ones alone."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -78,12 +79,12 @@ async def compare(
     versions = [await resources.generators.find_of_recipe(arch, query.recipe) for arch in ARCHS]
     real, real_sha256 = await answering.work(Album.read_real)
 
-    async def make() -> bytes:
+    async def make(name: str) -> bytes:
         columns = [await answering.draw(loaded, query.each, lambda images: images) for loaded in versions]
         columns.append(_choose_real(real, query.each))
         cells = np.stack(columns, axis=1).reshape(-1, 28, 28)
         facts = {"seeds": query.seeds, **{loaded.manifest.arch: str(loaded.manifest.version) for loaded in versions}}
-        return await answering.work(lambda _: encode_grid(cells, len(columns), query.scale, facts))
+        return await answering.work(lambda _: encode_grid(cells, len(columns), query.scale, facts), name)
 
     facts = (*(loaded.facts for loaded in versions), real_sha256, query)
     return await answering.answer(make, media_type=PNG, facts=facts, freshness=choose_freshness(None))
@@ -103,7 +104,7 @@ async def get_real(query: Annotated[RealQuery, Query()], answering: AnsweringDep
         return encode_grid(_choose_real(real, numbers), query.columns, query.scale, facts)
 
     return await answering.answer(
-        lambda: answering.work(draw), media_type=PNG, facts=(real_sha256, query), freshness=choose_freshness(None)
+        partial(answering.work, draw), media_type=PNG, facts=(real_sha256, query), freshness=choose_freshness(None)
     )
 
 

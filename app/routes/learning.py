@@ -11,8 +11,8 @@ from pydantic import Field
 from app import animations
 from app.album import Album
 from app.caching import choose_freshness
+from app.curves import draw_curves, keep_complete
 from app.dependencies import ResourcesDep
-from app.epochs import keep_complete
 from app.errors import NotFoundError, UnprocessableError
 from app.generators import Entry
 from app.openapi import BY_VERSION, EPOCHS, describe_cached, describe_problems
@@ -108,16 +108,13 @@ async def get_version_curves(record: RecordDep) -> Response:
     """Losses, the discriminator's output, and the earth mover's distance, by epoch."""
 
     def draw(album: Album) -> bytes:
-        from app import charts  # here: matplotlib takes a second and 50 MB, and most processes draw no curves
-
         said = record.entry.manifest
         assert said
         history = keep_complete(album.read_history(record.entry))
         if not history:
             why = "it was imported" if said.imported else "its history has no losses"
             raise NotFoundError(f"version {said.version} of {said.arch} has no curves: {why}", field="version")
-        run = charts.Run(said, record.entry.folder, history)
-        return charts.save_svg(charts.draw_learning([run.learning]))
+        return draw_curves(f"{said.arch} {said.version}, {said.recipe_name}", said.recipe, history)
 
     return await record.answer(SVG, HISTORY, None, draw)
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
 from app.album import Album
+from app.curves import draw_curves, keep_complete
 from app.dependencies import JobQueueDep, ResourcesDep
-from app.epochs import decode_picture, keep_complete, list_pictures, list_records
+from app.epochs import decode_picture, list_pictures, list_records
 from app.errors import NotFoundError
 from app.generators import Entry, Generators, UnknownVersionError
 from app.openapi import describe_cached, describe_problems
@@ -55,7 +57,7 @@ async def get_job_samples(
 
     content = picture if isinstance(picture, str) else picture.tobytes()
     return await answering.answer(
-        lambda: answering.work(draw),
+        partial(answering.work, draw),
         media_type=PNG,
         facts=(job.id, epoch, query.scale, content),
         freshness=_FRESHNESS,
@@ -73,13 +75,10 @@ async def get_job_curves(job: JobDep, queue: JobQueueDep, resources: ResourcesDe
         raise NotFoundError("the job has not finished an epoch yet", field="job_id")
 
     def draw(_: Album) -> bytes:
-        from app import charts  # here: as in app/routes/learning.py
-
-        title = f"{job.arch}, {job.recipe}, job {job.id[:8]}"
-        return charts.save_svg(charts.draw_learning([charts.Learning(title, _describe_recipe(job), history)]))
+        return draw_curves(f"{job.arch}, {job.recipe}, job {job.id[:8]}", _describe_recipe(job), history)
 
     return await answering.answer(
-        lambda: answering.work(draw), media_type=SVG, facts=(job.id, history), freshness=_FRESHNESS
+        partial(answering.work, draw), media_type=SVG, facts=(job.id, history), freshness=_FRESHNESS
     )
 
 

@@ -1,7 +1,6 @@
 """Pictures of digits whose latents lie on a way: morphs from one to another, and neighbours."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -110,7 +109,7 @@ async def _draw(
 ) -> Response:
     """What one version draws of the steps of a walk."""
     return await answering.answer(
-        partial(answering.draw, walk, range(steps), encode, apart=True),
+        lambda _: answering.draw(walk, range(steps), encode, apart=True),
         media_type=media_type,
         facts=(loaded.facts, query.model_dump(exclude={"version"})),
         freshness=choose_freshness(query.version),

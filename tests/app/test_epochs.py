@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.epochs import decode_picture, keep_complete, list_pictures, list_records
+from app.curves import keep_complete
+from app.epochs import decode_picture, list_pictures, list_records
 from worker.jobs import Event
 from worker.watch import _draw_png
 

@@ -1,3 +1,4 @@
+import asyncio
 import errno
 import itertools
 import os
@@ -333,3 +334,16 @@ def test_an_error_that_passes_rejects_nothing(tmp_path: Path, monkeypatch: pytes
     assert found.get("dcgan", str(old))
     found.refresh()
     assert found.get("dcgan", str(new)).manifest.version == new
+
+
+def test_the_best_version_of_a_recipe(tmp_path: Path) -> None:
+    publish(tmp_path, "wgan", recipe={"name": "own"}, epochs=2)
+    best = publish(tmp_path, "wgan", recipe={"name": "own"}, epochs=3)
+    damaged = publish(tmp_path, "wgan", recipe={"name": "own"}, epochs=4)
+    (tmp_path / "wgan" / str(damaged.version) / "manifest.json").write_text("{}")
+    generators = Generators(tmp_path, torch.device("cpu"))
+    generators.refresh()
+    assert asyncio.run(generators.find_of_recipe("wgan", "own")).manifest.version == best.version
+    assert asyncio.run(generators.find_of_recipe("wgan", None)) is generators.get("wgan")
+    with pytest.raises(UnknownVersionError, match="recipe own"):
+        asyncio.run(generators.find_of_recipe("dcgan", "own"))

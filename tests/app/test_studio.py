@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from app import album as album_module
+from app import studio as studio_module
 from app.album import Album
 from app.generators import Entry, Generators, NotNowError, UnknownVersionError
 from app.studio import MAX_WAITING, Studio, StudioBusyError
@@ -71,6 +72,30 @@ def test_what_waits_is_bounded_and_what_nobody_waits_for_is_not_done() -> None:
             await waiting[-1]
             assert done == [MAX_WAITING - 1]
             assert await studio.submit(lambda _: 5) == 5
+
+    asyncio.run(ask())
+
+
+def test_a_file_with_a_name_is_made_once_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studio_module, "KEPT_BYTES", 20)
+    made: list[str] = []
+
+    def make(name: str, _: Album) -> bytes:
+        made.append(name)
+        return name.encode() * 10
+
+    async def ask() -> None:
+        async with opened() as studio:
+            for name in "aabab":
+                assert await studio.submit(partial(make, name), name) == name.encode() * 10
+            assert made == ["a", "b"]
+            for name in "cbab":
+                await studio.submit(partial(make, name), name)
+            assert made == ["a", "b", "c", "a", "b"]
+            failing = studio.submit(lambda _: b"" + b"x" * (1 // 0), "d")
+            with pytest.raises(ZeroDivisionError):
+                await failing
+            assert await studio.submit(partial(make, "d"), "d") == b"d" * 10
 
     asyncio.run(ask())
 
