@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from app.rendering import make_grid
 from models import classifier, versions
@@ -95,6 +95,10 @@ def draw_learning(runs: Sequence[Learning]) -> Figure:
         _draw_lines(verdicts, run, {"d_real": "D(real), mean of the epoch", "d_fake": "D(fake), mean of the epoch"})
         verdicts.set_ylabel(_name_verdict(run.recipe, str(run.history[0].get("d_output", DOutput.RAW))))
         _draw_distance(distance, run, estimated=objective == "wasserstein")
+        epochs = run.list_values("epoch")
+        for axes in (losses, verdicts, distance):
+            axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)  # also if there is one, or none is measured yet
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
