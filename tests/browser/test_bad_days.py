@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from app.processes.valkey import find_free_port
 from models.versions import PRETRAINED
 from tests.browser.conftest import PATIENCE_MILLISECONDS, Visitor
-from tests.processes import running_api
+from tests.processes import eventually, running_api
 from worker.jobs import JobState, JobStore, TrainRequest
 from worker.recipes import ArchName
 
@@ -104,8 +104,12 @@ def flooded(api: httpx.Client, clients: int) -> Iterator[None]:
 def test_busy(visitor: Visitor, api: httpx.Client) -> None:
     page = open_drawn(visitor)
     with flooded(api, 100):  # more images than may wait
-        again(page)
-        expect(page.locator("#notice")).to_contain_text("too much to do", timeout=PATIENCE_MILLISECONDS)
+
+        def is_refused() -> bool:
+            again(page)
+            return "too much to do" in page.locator("#notice").inner_text()
+
+        eventually(is_refused, "the page says that the service is busy")
     expect(page.locator("#notice")).to_have_text("", timeout=PATIENCE_MILLISECONDS)
 
 

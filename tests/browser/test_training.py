@@ -12,6 +12,8 @@ from tests.processes import eventually
 from tests.system.conftest import Service
 from tests.versions import NEXT
 
+EPOCHS = 60  # of the job that is still trained when the API is back
+
 # Notes each epoch as it is shown: the newest one of the slider, and how many points the curve of D's loss has.
 RECORD = """
 window.seen = [];
@@ -71,22 +73,20 @@ def test_a_training_is_watched_to_its_end_and_its_version_drawn_from(visitor: Vi
 def test_no_epoch_is_missing_or_comes_twice_when_the_api_dies(visitor: Visitor, service: Service) -> None:
     visitor.may_lose = True
     page = visitor.open("training")
-    job = start(page, 14)
+    start(page, EPOCHS)
     page.evaluate(RECORD)
-    for killed in (2, 5):
-        eventually(lambda: count_epochs(page) >= killed, f"epoch {killed} is shown")  # noqa: B023
-        api = service.part("api")
-        assert api
-        api.kill()
-        expect(page.locator("#connection")).to_contain_text("The connection is gone")
-        expect(page.locator("#connection")).to_have_text("", timeout=PATIENCE_MILLISECONDS)
-        at = count_epochs(page)
-        eventually(lambda: count_epochs(page) > at, "it goes on", progress=lambda: service.job(job)["step"])  # noqa: B023
+    eventually(lambda: count_epochs(page) >= 2, "two epochs are shown")
+    api = service.part("api")
+    assert api
+    api.kill()
+    expect(page.locator("#connection")).to_contain_text("The connection is gone")
+    expect(page.locator("#connection")).to_have_text("", timeout=PATIENCE_MILLISECONDS)
+    assert count_epochs(page) < EPOCHS
     expect(page.get_by_role("link", name="Draw from this version")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
     seen = [tuple(map(int, one.split(","))) for one in page.evaluate("window.seen")]
     assert all(points == epoch for epoch, points in seen), seen  # as many points as epochs: none lacks, none twice
     assert [epoch for epoch, _ in seen] == sorted(epoch for epoch, _ in seen)
-    assert seen[-1] == (14, 14)
+    assert seen[-1] == (EPOCHS, EPOCHS)
 
 
 def test_cancel_asks_first(visitor: Visitor, service: Service) -> None:

@@ -3,7 +3,7 @@
 import { formatNumber, make, t } from "./page.js";
 
 const [WIDTH, HEIGHT] = [520, 190];
-const [LEFT, RIGHT, TOP, BOTTOM] = [58, 10, 10, 24]; // margins
+const [LEFT, RIGHT, TOP, BOTTOM] = [58, 16, 10, 24]; // margins
 const TICKS = 4;
 
 const SVG = "http://www.w3.org/2000/svg";

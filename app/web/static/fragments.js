@@ -6,28 +6,30 @@ import { ask } from "./api.js";
 export async function refresh(ids) {
   const answer = await ask(location.href);
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-  for (const id of ids) update(document.getElementById(id), fresh.getElementById(id));
+  for (const id of ids) {
+    const after = fresh.getElementById(id);
+    if (after) update(document.getElementById(id), after);
+  }
 }
 
-/** Make ``before`` like ``after``. Elements that stay keep the focus and their listeners. */
+/** Make ``before`` like ``after``. What stays keeps its place in the document, so it keeps the focus, too. */
 function update(before, after) {
-  if (!before || !after || before.outerHTML === after.outerHTML) return;
-  if (before.nodeName !== after.nodeName || before.id !== after.id || !after.children.length) {
-    before.replaceWith(document.adoptNode(after));
+  if (before.nodeType !== Node.ELEMENT_NODE) {
+    before.nodeValue = after.nodeValue;
     return;
   }
-  copyAttributes(before, after);
-  const old = [...before.childNodes];
-  const fresh = [...after.childNodes].map((node, i) => {
-    const same = node.id ? old.find(({ id }) => id === node.id) : old[i];
-    if (same?.nodeType !== Node.ELEMENT_NODE || same.nodeName !== node.nodeName || (same.id ?? "") !== (node.id ?? "")) return document.adoptNode(node);
-    update(same, node);
-    return same.isConnected ? same : document.adoptNode(node);
-  });
-  if (fresh.length !== before.childNodes.length || fresh.some((node, i) => node !== before.childNodes[i])) before.replaceChildren(...fresh);
-}
-
-function copyAttributes(before, after) {
+  if (before.outerHTML === after.outerHTML) return;
   for (const { name } of [...before.attributes]) if (!after.hasAttribute(name)) before.removeAttribute(name);
-  for (const { name, value } of after.attributes) if (before.getAttribute(name) !== value) before.setAttribute(name, value);
+  for (const { name, value } of after.attributes) before.setAttribute(name, value);
+  [...after.childNodes].forEach((node, i) => {
+    const at = before.childNodes[i] ?? null;
+    const same = node.id ? [...before.children].find(({ id }) => id === node.id) : at;
+    if (same?.nodeName !== node.nodeName || same.id !== node.id) {
+      before.insertBefore(document.importNode(node, true), at);
+      return;
+    }
+    if (same !== at) before.insertBefore(same, at);
+    update(same, node);
+  });
+  while (before.childNodes.length > after.childNodes.length) before.lastChild.remove();
 }
