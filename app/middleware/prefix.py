@@ -22,12 +22,20 @@ class Prefix:
         if scope["type"] == "http":
             if self._prefix:
                 scope = self._add(scope)
-            path = scope["path"].rstrip("/")
-            if path != scope["path"] and not list_methods(scope) and list_methods({**scope, "path": path}):
+            if (path := self._correct(scope)) != scope["path"]:
                 query = scope["query_string"].decode("latin-1")
                 await RedirectResponse(quote(path) + (f"?{query}" if query else ""))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _correct(self, scope: Scope) -> str:
+        """The path at which there is a route, if it is this one but for a slash at its end."""
+        path: str = scope["path"]
+        if path == self._prefix:  # addresses in the page are relative to what follows the slash
+            return path + "/"
+        shorter = path.rstrip("/")
+        is_meant = shorter != path and not list_methods(scope) and list_methods({**scope, "path": shorter})
+        return shorter if is_meant else path
 
     def _add(self, scope: Scope) -> Scope:
         path: str = scope["path"]
