@@ -26,7 +26,8 @@ ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     DIGITS_HOST=0.0.0.0 \
     DIGITS_PORT=8000 \
-    DIGITS_MODEL_DIR=/models
+    DIGITS_MODEL_DIR=/models \
+    MPLCONFIGDIR=/dev/shm
 USER digits
 WORKDIR /home/digits
 VOLUME /models

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from app.generators import NotNowError
+
 DRAWN = {"epoch", "d_loss", "g_loss", "d_real", "d_fake"}  # what a record must have
 
 
@@ -26,8 +28,14 @@ def draw_curves(title: str, recipe: Mapping[str, Any], history: list[dict[str, A
 
 @cache
 def _load_charts() -> None:
-    """Import matplotlib: it takes a second and 50 MB, and most processes draw no curves."""
-    from app import charts  # noqa: F401
+    """Import matplotlib: it takes a second and 50 MB, and most processes draw no curves.
 
+    Raises:
+        NotNowError: it finds no folder in which it may keep its list of fonts.
+    """
+    try:
+        from app import charts  # noqa: F401
+    except OSError as error:
+        raise NotNowError(f"no curves can be drawn: {error}; MPLCONFIGDIR can name a folder") from error
     gc.collect()
     gc.freeze()  # as in app/main.py: each collection that searched it blocked all answers for 0.2 s

@@ -237,3 +237,19 @@ def test_no_curves_are_drawn_before_they_are_asked_for() -> None:
     """Matplotlib takes a second and 50 MB."""
     code = "import sys, app.main; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_curves_that_find_no_folder_for_fonts_say_so() -> None:
+    code = """
+import os, tempfile
+os.environ["MPLCONFIGDIR"] = tempfile.tempdir = "/proc/none"
+from app import curves
+from app.generators import NotNowError
+try:
+    curves.draw_curves("", {}, [])
+except NotNowError as error:
+    assert "MPLCONFIGDIR" in str(error)
+else:
+    raise SystemExit("drawn")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
