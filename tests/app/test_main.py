@@ -35,6 +35,8 @@ def layered(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterat
 def list_calls(client: httpx.Client) -> list[tuple[str, str]]:
     """A method and a path for every operation, and some that are not operations."""
     calls = [
+        *(("GET", path) for path in ("/", "/compare", "/training", "/watch?arch=wgan&version=1", "/morph")),
+        ("GET", "/static/build/page.css"),
         ("GET", "/docs"),
         ("GET", "/docs/swagger-ui.css"),
         ("GET", "/openapi.json"),

@@ -35,7 +35,8 @@ function listCharts() {
     { title: t("verdicts"), unit: t(`verdict_${kind}`), lines: list(records, { d_real: t("d_real"), d_fake: t("d_fake") }) },
     { title: t("wasserstein"), lines: list(records, { wasserstein: t("wasserstein_line") }) },
     { title: t("fid"), lines: list(metrics, { fid: t("fid") }) },
-    { title: t("quality"), lines: list(metrics, { precision: t("precision"), recall: t("recall") }) },
+    { title: t("quality"), lines: list(metrics, { precision: t("precision"), recall: t("recall"), class_balance: t("balance") }) },
+    { title: t("emd"), lines: list(metrics, { emd: t("emd_line") }) },
   ].filter(({ lines }) => lines.length);
 }
 
@@ -87,6 +88,7 @@ async function watchJob() {
   const sayConnection = (problem) => (find("connection").textContent = problem ? (problem.status ? explain(problem) : t("connecting")) : "");
   for await (const event of follow(data.job, sayConnection)) {
     take(event);
+    if (event.event === "sample") find("news").textContent = t("picture_of", { epoch: event.data.epoch });
     if (["started", "published", "ended"].includes(event.event)) look().catch(() => {});
   }
   isOver = true;
