@@ -7,7 +7,7 @@ the list of jobs work without scripts.
 import gzip
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from app.orders import DEFAULT_N, MAX_N, MAX_TEXT, Order
 from app.rendering import measure_grid
 from models import classifier, seeds
 from models.archs import ARCHS
+from models.manifest import Manifest
 from models.seed_index import SEEDS
 from worker.jobs import MAX_EPOCHS, Job, JobStore
 from worker.recipes import DEFAULT_RECIPE, RECIPES
@@ -66,6 +67,17 @@ CODE = {  # how to send a request; scripts fill in the same texts
     "if (!answer.ok) throw new Error((await answer.json()).detail);\nconst picture = await answer.blob();",
 }
 
+# Mistakes in the form: the kind of pydantic's error → a sentence of the scripts, and the name of its bound.
+SENTENCES = {
+    "greater_than_equal": ("at_least", "ge"),
+    "less_than_equal": ("at_most", "le"),
+    "seed_range": ("at_most", "le"),
+    "too_many": ("too_long", "le"),
+    "string_too_long": ("too_long", "max_length"),
+    "string_pattern_mismatch": ("only_digits", ""),
+    "int_parsing": ("whole_number", ""),
+}
+
 router = APIRouter(include_in_schema=False)
 
 T = TypeVar("T")
@@ -86,7 +98,9 @@ async def show_draw(request: Request, resources: ResourcesDep) -> HTMLResponse:
     address, described, size = "", "", (0, 0)
     try:
         order = Order.model_validate({name: value for name, value in form.items() if value})
-        manifest = (await generators.find(order.arch, order.version)).manifest
+        manifest, problem = await _find_version(generators, order.arch, order.version, strings)
+        if problem:
+            problems, form["version"] = [problem], ""
         seed = random.randrange(SEEDS) if order.seed is None else order.seed
         form |= {"seed": str(seed), "n": form["n"] or str(order.n or (1 if order.text else DEFAULT_N))}
         asked = {name: value for name, value in form.items() if value} | {"version": manifest.version}
@@ -97,13 +111,14 @@ async def show_draw(request: Request, resources: ResourcesDep) -> HTMLResponse:
         size = (0, 0) if order.text else measure_grid(order.count, order.across, order.scale)
     except ValidationError as error:
         problems = [_explain(item, strings) for item in error.errors(include_url=False)]
-    except UnknownVersionError as error:
+    except UnknownVersionError as error:  # there is none at all
         problems = [str(error)]
     picture = f"generate?{address}" if address else ""
     code = {kind: text.format(address=f"{request.base_url}{picture}") for kind, text in CODE.items()} if picture else {}
     choices = {arch: _list_choices(generators, arch, strings) for arch in ARCHS}
+    data = {"code": CODE, "versions": choices, "seeds": SEEDS, "labels": _list_labels(strings["draw"], form)}
     return _render(
-        request, "draw", {"code": CODE, "versions": choices, "seeds": SEEDS}, status=422 if problems else 200,
+        request, "draw", data, status=422 if problems else 200,
         archs=ARCHS, order=form, versions=choices, problems=problems, picture=picture, described=described, size=size,
         link=f"./?{address}", name="digits.png", code=code,
         bounds={"n": MAX_N, "text": MAX_TEXT, "seed": seeds.MAX_SEED},
@@ -129,9 +144,11 @@ async def show_training(request: Request, resources: ResourcesDep) -> HTMLRespon
     """Train: the form and the jobs."""
     jobs, problem = await _ask_queue(resources.job_queue, lambda store: store.list_newest(LISTED), list[Job]())
     choices = {arch: {name: rows[arch].epochs for name, rows in RECIPES.items() if arch in rows} for arch in ARCHS}
+    form = {"arch": DEFAULT_ARCH, "recipe": DEFAULT_RECIPE, "epochs": "", "seed": "", "measure_every": ""}
+    form |= {name: value for name, value in request.query_params.items() if name in form}
     return _render(
         request, "training", {"recipes": choices, "default": DEFAULT_RECIPE},
-        jobs=jobs, problem=problem, archs=ARCHS, recipes=RECIPES, default=DEFAULT_RECIPE, arch=DEFAULT_ARCH,
+        jobs=jobs, problem=problem, archs=ARCHS, recipes=RECIPES, order=form,
         epochs=choices[DEFAULT_ARCH][DEFAULT_RECIPE], bounds={"epochs": MAX_EPOCHS, "seed": seeds.MAX_SEED},
     )  # fmt: skip
 
@@ -157,9 +174,9 @@ async def show_watch(request: Request, resources: ResourcesDep) -> HTMLResponse:
             return _render(request, "problem", {}, status=404, problem=sentence)
         arch, version, source = entry.arch, entry.version, f"models/{entry.arch}/{entry.version}"
         heading = strings["watch"]["version"].format(name=strings["archs"][arch]["name"], version=version)
-    data = {"job": asked["job"], "source": source}
+    data = {"job": asked["job"], "source": source, "isUnknown": problem == "unknown_job"}
     return _render(
-        request, "watch", data,
+        request, "watch", data, status=404 if data["isUnknown"] else 200,
         source=source, heading=heading, arch=arch, version=version, job=job, problem=problem,
     )  # fmt: skip
 
@@ -170,15 +187,18 @@ async def show_morph(request: Request, generators: GeneratorsDep) -> HTMLRespons
     arch = request.query_params.get("arch", DEFAULT_ARCH)
     arch = arch if arch in ARCHS else DEFAULT_ARCH
     ends = {name: _read_number(request, name, seeds.MAX_SEED, random.randrange(SEEDS)) for name in ("from", "to")}
-    asked = {"arch": arch, **ends, "version": request.query_params.get("version", "")}
-    query, problem = "", ""
+    version, query, problem = request.query_params.get("version", ""), "", ""
+    strings = _load_strings(request)
     try:
-        asked["version"] = (await generators.find(arch, str(asked["version"]) or None)).manifest.version
-        query = urlencode(asked)
-    except UnknownVersionError as error:
+        manifest, problem = await _find_version(generators, arch, version or None, strings)
+        version = "" if problem else version
+        query = urlencode({"arch": arch, **ends, "version": manifest.version})
+    except UnknownVersionError as error:  # there is none at all
         problem = str(error)
+    data = {"labels": _list_labels(strings["morph"], ends)}
     return _render(
-        request, "morph", {}, archs=ARCHS, arch=arch, version=asked["version"], ends=ends, query=query, problem=problem,
+        request, "morph", data,
+        archs=ARCHS, arch=arch, version=version, ends=ends, query=query, problem=problem,
         bounds={"seed": seeds.MAX_SEED},
     )  # fmt: skip
 
@@ -238,7 +258,7 @@ def _choose_language(request: Request) -> str:
 async def _ask_queue(queue: JobQueue | None, call: Callable[[JobStore], T], otherwise: T) -> tuple[T, str]:
     """The answer of the queue, or ``otherwise`` and the name of the sentence that says why."""
     if queue is None:
-        return otherwise, "no_redis"
+        return otherwise, "redis_missing"
     try:
         return await queue.ask(call, queue.jobs), ""
     except (RedisError, UnavailableError):
@@ -260,6 +280,19 @@ def _say_duration(seconds: float | None, strings: Any) -> str:
     name = "hours" if hours else "minutes" if minutes else "seconds"
     text: str = strings["site"][name].format(hours=hours, minutes=minutes, seconds=rest)
     return text
+
+
+async def _find_version(generators: Generators, arch: str, version: str | None, strings: Any) -> tuple[Manifest, str]:
+    """The version; or the best one, and a sentence that says why.
+
+    Raises:
+        UnknownVersionError: the architecture has none at all.
+    """
+    try:
+        return (await generators.find(arch, version)).manifest, ""
+    except UnknownVersionError as error:
+        best = await generators.find(arch, None)
+        return best.manifest, strings["draw"]["instead"].format(detail=error)
 
 
 def _list_choices(generators: Generators, arch: str, strings: Any) -> list[dict[str, Any]]:
@@ -292,14 +325,20 @@ def _name_versions(columns: dict[str, dict[str, comparison.Facts]]) -> dict[str,
     }
 
 
+def _list_labels(strings: Any, fields: Iterable[str]) -> dict[str, str]:
+    """What scripts call the fields of a form."""
+    return {name: strings[name] for name in fields if name in strings}
+
+
 def _explain(item: Any, strings: Any) -> str:
     """A mistake in the form, as a sentence."""
     name = str(item["loc"][0]) if item["loc"] else "query"
     label = strings["draw"].get(name, name)
-    context = item.get("ctx", {})
-    if "ge" in context or "le" in context:
-        bound = "at_least" if "ge" in context else "at_most"
-        return str(strings["draw"][bound].format(field=label, bound=next(iter(context.values()))))
+    if item["type"] == "excluded":
+        return str(strings["draw"]["not_both"])
+    if item["type"] in SENTENCES:
+        sentence, bound = SENTENCES[item["type"]]
+        return str(strings["script"][sentence].format(field=label, bound=item.get("ctx", {}).get(bound)))
     return f"{label}: {item['msg']}"
 
 

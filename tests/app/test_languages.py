@@ -1,13 +1,17 @@
 """The strings of the page: every language has all of them, and the right one is chosen."""
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from app import languages
+from app import comparison, languages
+from app.routes import pages
 from app.routes.pages import WEB
+from worker.jobs import JobState
+from worker.recipes import RECIPES, DOutput
 
 
 def flatten(strings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -20,6 +24,8 @@ def flatten(strings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 ALL = {code: dict(flatten(strings)) for code, strings in languages.load().items()}
 SCRIPTS = "\n".join(path.read_text() for path in (WEB / "static").glob("*.js"))
+TEMPLATES = "\n".join(path.read_text() for path in (WEB / "templates").glob("*.html"))
+SOURCES = "\n".join([SCRIPTS, TEMPLATES, *(inspect.getsource(module) for module in (pages, comparison))])
 
 
 @pytest.mark.parametrize("code", ALL)
@@ -37,11 +43,12 @@ def test_there_are_english_and_japanese() -> None:
     assert len(same) < 0.1 * len(ALL["en"]), same
 
 
-def test_scripts_use_only_strings_that_there_are_and_all_of_them() -> None:
+def test_every_string_is_used_and_no_other() -> None:
     theirs = {name.removeprefix("script.") for name in ALL["en"] if name.startswith("script.")}
     assert set(re.findall(r'\bt\("(\w+)"', SCRIPTS)) <= theirs
-    unused = {name for name in theirs if not re.search(rf'["`]{name}\b', SCRIPTS)}
-    assert unused <= {f"verdict_{kind}" for kind in ("score", "probability", "raw")}
+    named = {name.rpartition(".")[2] for name in ALL["en"]}
+    computed = {*JobState, *RECIPES, *(f"verdict_{kind}" for kind in DOutput)}  # no source has these names
+    assert {name for name in named - computed if not re.search(rf"\b{name.removesuffix('_what')}\b", SOURCES)} == set()
 
 
 @pytest.mark.parametrize(

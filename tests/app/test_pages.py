@@ -124,10 +124,13 @@ def test_the_form_draws_without_scripts(api: httpx.Client) -> None:
         ("n=0", "How many: at least 1."),
         ("scale=9", "Scale: at most 8."),
         ("seed=-1", "Seed: at least 0."),
-        ("digit=3&text=31", "digit"),
-        ("text=abc", "Or write a number"),
+        ("digit=3&text=31", "Choose a digit or write a number, not both."),
+        ("text=abc", "Or write a number: only the digits 0 to 9."),
+        ("text=0123456789&n=1024", "Or write a number: at most 1 digits."),
+        ("n=abc", "How many: a whole number."),
+        ("digit=3&seed=99999", "Seed: at most 65535."),
         ("arch=nothing", "Generator"),
-        ("arch=wgan&version=999", "wgan has no version 999"),
+        ("arch=wgan&version=999", "wgan has no version 999. Here is the best version instead."),
     ],
 )
 def test_a_mistake_is_explained_and_what_was_typed_stays(api: httpx.Client, query: str, sentence: str) -> None:

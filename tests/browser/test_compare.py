@@ -63,7 +63,7 @@ def test_the_blind_test_keeps_score(visitor: Visitor, by: str) -> None:
     page.reload()
     expect(page.locator("#score td").first).to_be_visible()
     assert page.locator("#score td").all_inner_texts() == scores
-    page.get_by_role("button", name="Start again").click()
+    page.get_by_role("button", name="Forget this score").click()
     assert page.locator("#score td").all_inner_texts() == ["–"] * 3
 
 

@@ -34,7 +34,7 @@ def test_the_first_picture_is_there_at_once_and_follows_the_form(visitor: Visito
     page.get_by_text("DCGAN").click()
     expect(page.locator("#caption")).to_contain_text("DCGAN")
     seed = page.get_by_label("Seed", exact=True).input_value()
-    page.get_by_role("button", name="Same seed").click()
+    page.get_by_role("button", name="Draw this seed").click()
     expect(page.locator("#sheet")).not_to_have_attribute("aria-busy", "true")
     assert page.get_by_label("Seed", exact=True).input_value() == seed
     page.get_by_role("button", name="Draw again").click()

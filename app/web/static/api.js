@@ -1,16 +1,18 @@
 // Questions to the API, and what to say when it does not answer as hoped.
 
-import { notice, pause, t } from "./page.js";
+import { data, notice, pause, t } from "./page.js";
 
 const AGAIN_SECONDS = 1; // between two tries while the service is away
 const MOST_SECONDS = 10; // the same if the service has much to do: its own guess is for the worst case
+const BACK_MILLISECONDS = 4000; // that the page says that the service is back
 
 /** An answer that is no success. Status 0: there was no answer. */
 export class Problem extends Error {
-  constructor(status, detail = "", seconds = 0) {
-    super(detail);
+  constructor(status, said = {}, seconds = 0) {
+    super(said.detail);
     this.status = status;
-    this.detail = detail;
+    this.detail = said.detail ?? "";
+    this.errors = said.errors ?? []; // {field, detail, bound}
     this.seconds = Math.min(seconds || AGAIN_SECONDS, MOST_SECONDS); // until another try is worth it
   }
 
@@ -31,7 +33,7 @@ export async function ask(address, options = {}) {
   }
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
-  throw new Problem(response.status, said.detail, Number(response.headers.get("Retry-After")));
+  throw new Problem(response.status, said, Number(response.headers.get("Retry-After")));
 }
 
 export async function askJson(address, options = {}) {
@@ -40,37 +42,55 @@ export async function askJson(address, options = {}) {
 }
 
 /** What a problem means, in a sentence that says what to do. */
-export function explain({ status, detail, seconds }) {
+export function explain({ status, detail, errors, seconds }) {
   if (status === 0) return t(navigator.onLine ? "away" : "offline");
+  if (status === 422 && errors.length) return errors.map(explainField).join(" ");
   if (status === 429) return t("busy", { seconds });
   if (status === 502) return t("away");
   if (status === 503) return /redis/i.test(detail) ? t(/DIGITS_REDIS_URL/.test(detail) ? "redis_missing" : "redis_away") : detail;
   if (status === 504) return t("slow");
   if (status === 404 && /version/.test(detail)) return t("unknown_version", { detail });
-  if (status === 500) return t("failed");
   return detail || t("failed");
 }
 
-/** Do something, again and again while its problem passes; the notice says why it waits. */
-export async function persist(action, signal) {
+function explainField({ field, detail, bound }) {
+  const label = data.labels?.[field] ?? field;
+  if (bound?.le !== undefined) return t("at_most", { field: label, bound: bound.le });
+  if (bound?.ge !== undefined) return t("at_least", { field: label, bound: bound.ge });
+  return `${label}: ${detail}`;
+}
+
+/**
+ * Do something, again and again while its problem passes. The notice of ``who`` says why it waits, and what went wrong.
+ * Gives undefined if it was aborted, or if it cannot succeed.
+ */
+export async function persist(who, action, signal) {
   for (let waited = false; ; waited = true) {
     try {
       const result = await action();
-      if (waited) sayBack();
+      if (signal?.aborted) return undefined;
+      notice(who, waited ? t("back") : "", "good");
+      if (waited) setTimeout(() => notice(who, ""), BACK_MILLISECONDS);
       return result;
     } catch (error) {
+      if (signal?.aborted) return undefined;
       if (!(error instanceof Problem)) throw error;
-      notice(explain(error));
-      if (!error.passes) throw error;
-      await pause(error.seconds * 1000, signal);
+      notice(who, explain(error));
+      if (!error.passes) return undefined;
+      await pause(error.seconds * 1000);
+      if (signal?.aborted) return undefined;
     }
   }
 }
 
-function sayBack() {
-  const text = t("back");
-  notice(text, "good");
-  setTimeout(() => {
-    if (document.getElementById("notice").textContent === text) notice("");
-  }, 4000);
+/** A picture that could not be loaded is asked for again, which also says why. */
+async function repair(image) {
+  const address = image.getAttribute("src");
+  if (!address || /^(data|blob):/.test(address) || image.dataset.asked === address) return;
+  image.dataset.asked = address; // if it still cannot be shown, that is all
+  if ((await persist(address, () => ask(address))) && image.getAttribute("src") === address) image.src = address;
 }
+
+document.addEventListener("error", ({ target }) => target instanceof HTMLImageElement && repair(target), true);
+document.addEventListener("load", ({ target }) => delete target.dataset?.asked, true);
+for (const image of document.images) if (image.complete && !image.naturalWidth) repair(image); // before this script ran

@@ -1,9 +1,8 @@
 // The buttons that cancel a job: each asks first.
 
-import { ask, explain } from "./api.js";
-import { notice } from "./page.js";
+import { ask, persist } from "./api.js";
 
-/** Show the buttons inside ``place``; ``refresh`` is called after a job was canceled. */
+/** Let the buttons inside ``place`` cancel; ``refresh`` is called after a job was canceled. */
 export function offerCancel(place, refresh) {
   const dialog = document.getElementById("cancel");
   let job = "";
@@ -17,12 +16,9 @@ export function offerCancel(place, refresh) {
   dialog.addEventListener("close", async () => {
     if (dialog.returnValue !== "yes") return;
     const keep = new FormData(dialog.querySelector("form")).has("keep");
-    try {
-      await ask(`jobs/${job}?keep=${keep}`, { method: "DELETE" });
-      notice("");
-    } catch (problem) {
-      notice(explain(problem));
-    }
-    await refresh();
+    await persist("cancel", () => ask(`jobs/${job}?keep=${keep}`, { method: "DELETE" }));
+    await persist("jobs", refresh);
+    const row = document.getElementById(`job-${job}`);
+    (row?.querySelector("a, button") ?? document.getElementById("main")).focus(); // the button has gone
   });
 }

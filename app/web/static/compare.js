@@ -1,7 +1,7 @@
 // The blind test: which of two digits is real? It keeps score per generator.
 
-import { ask, explain, persist } from "./api.js";
-import { data, make, nameArch, notice, t } from "./page.js";
+import { ask, persist } from "./api.js";
+import { data, make, nameArch, t } from "./page.js";
 
 const KEPT = "digits-blind-test"; // in the browser's storage
 const REAL = 10_000; // test images
@@ -12,8 +12,9 @@ const find = (id) => document.getElementById(id);
 const sides = [find("left"), find("right")];
 const recipe = find("test-recipe");
 
-let pair = null; // {arch, real: 0 or 1}; null once it was answered
-let scores = read(); // recipe → architecture → {shown, fooled}
+let pair = null; // {arch, recipe, real: 0 or 1}; null while there is none to choose from
+let asking = new AbortController();
+const scores = read(); // recipe → architecture → {shown, fooled}
 
 function read() {
   try {
@@ -36,32 +37,40 @@ const draw = (below) => Math.floor(Math.random() * below);
 /** The generators that have a version of the chosen recipe. */
 const listArchs = () => Object.keys(data.versions).filter((arch) => recipe.value in data.versions[arch]);
 
-async function load(address) {
-  const answer = await persist(() => ask(address, { headers: { Accept: "image/png" } }));
-  return URL.createObjectURL(await answer.blob()); // an address that does not say which one it is
+/** The address of a blob, which does not say which digit it is. */
+async function load(address, signal) {
+  const answer = await ask(address, { headers: { Accept: "image/png" }, signal });
+  return URL.createObjectURL(await answer.blob());
 }
 
 async function showPair() {
-  const archs = listArchs();
-  const arch = archs[draw(archs.length)];
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  pair = null;
   find("next").hidden = true;
   find("verdict").textContent = "";
-  try {
-    const [fake, real] = await Promise.all([
-      load(`generate?arch=${arch}&version=${data.versions[arch][recipe.value]}&n=1&seed=${draw(SEEDS)}&scale=${SCALE}`),
-      load(`real.png?n=1&seed=${draw(REAL)}&scale=${SCALE}`),
-    ]);
-    const place = draw(2);
-    sides.forEach((button, i) => {
-      button.replaceChildren(make("img", { class: "pixels", src: i === place ? real : fake, alt: t(i ? "right" : "left"), width: 168, height: 168 }));
-      button.className = "";
-      button.disabled = false;
-      button.setAttribute("aria-label", t(i ? "choose_right" : "choose_left"));
-    });
-    pair = { arch, recipe: recipe.value, real: place };
-  } catch (problem) {
-    notice(explain(problem));
-  }
+  const chosen = recipe.value;
+  const archs = listArchs();
+  const arch = archs[draw(archs.length)];
+  const addresses = [
+    `generate?arch=${arch}&version=${data.versions[arch][chosen]}&n=1&seed=${draw(SEEDS)}&scale=${SCALE}`,
+    `real.png?n=1&seed=${draw(REAL)}&scale=${SCALE}`,
+  ];
+  const sources = await persist("pair", () => Promise.all(addresses.map((address) => load(address, signal))), signal);
+  if (signal.aborted) return;
+  find("next").hidden = Boolean(sources); // after an error: try another pair
+  if (!sources) return;
+  const [fake, real] = sources;
+  const place = draw(2);
+  sides.forEach((button, i) => {
+    for (const image of button.children) URL.revokeObjectURL(image.src);
+    button.replaceChildren(make("img", { class: "pixels", src: i === place ? real : fake, alt: t(i ? "right" : "left"), width: 168, height: 168 }));
+    button.className = "";
+    button.removeAttribute("aria-disabled");
+    button.setAttribute("aria-label", t(i ? "choose_right" : "choose_left"));
+  });
+  pair = { arch, recipe: chosen, real: place };
 }
 
 function choose(side) {
@@ -73,7 +82,7 @@ function choose(side) {
   keep();
   sides.forEach((button, i) => {
     button.className = i === pair.real ? "real" : "fake";
-    button.disabled = true;
+    button.setAttribute("aria-disabled", "true");
   });
   const name = nameArch(pair.arch);
   find("verdict").textContent = isFooled ? t("wrong_answer", { name, side: t(pair.real ? "right" : "left") }) : t("right_answer", { name });
@@ -94,14 +103,18 @@ function showScore() {
 sides.forEach((button, i) => button.addEventListener("click", () => choose(i)));
 document.addEventListener("keydown", (event) => {
   const side = { ArrowLeft: 0, ArrowRight: 1 }[event.key];
-  if (side === undefined || !pair || event.target.matches("select, input") || !isInView(find("test"))) return;
+  const isPlain = !(event.altKey || event.ctrlKey || event.metaKey || event.shiftKey);
+  if (side === undefined || !isPlain || !pair || event.target.matches("select") || !isInView(find("test"))) return;
   event.preventDefault();
   choose(side);
 });
 find("next").textContent = t("next");
-find("next").addEventListener("click", showPair);
+find("next").addEventListener("click", () => {
+  sides[0].focus();
+  showPair();
+});
 find("reset").addEventListener("click", () => {
-  scores = {};
+  delete scores[recipe.value];
   keep();
   showScore();
 });

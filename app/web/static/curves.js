@@ -53,7 +53,7 @@ export function drawChart({ title, unit = "", lines }, cursor) {
     svg.append(draw("polyline", { class: `line line-${i}`, points: sorted.map(([epoch, value]) => `${x(epoch)},${y(value)}`).join(" ") }));
     if (sorted.length < 30) for (const [epoch, value] of sorted) svg.append(draw("circle", { class: `dot line-${i}`, cx: x(epoch), cy: y(value), r: 2.5 }));
     const value = values.get(cursor) ?? sorted.at(-1)?.[1];
-    legend.append(make("span", { class: `key line-${i}` }, `${name} `, make("output", {}, formatNumber(value))));
+    legend.append(make("span", { class: `key line-${i}` }, `${name} `, formatNumber(value)));
   });
   return make("figure", { class: "chart" }, legend, svg);
 }

@@ -1,7 +1,7 @@
 // Morph: the frames between two digits come as one strip; a slider and an animation step through it.
 
-import { ask, explain, persist } from "./api.js";
-import { make, notice, t } from "./page.js";
+import { ask, persist } from "./api.js";
+import { make, t } from "./page.js";
 
 const FRAMES = 33;
 const [SIDE, PITCH] = [28, 30]; // pixels of a frame, and from one frame of the strip to the next
@@ -28,7 +28,7 @@ async function chooseSeeds(signal) {
   for (const chosen of form.querySelectorAll("[data-end]")) {
     if (!chosen.value || chosen.dataset.done === chosen.value) continue;
     const query = new URLSearchParams({ arch: form.elements.arch.value, digit: chosen.value, n: 1 });
-    if (form.elements.version.value) query.set("version", form.elements.version.value);
+    if (form.elements.version) query.set("version", form.elements.version.value);
     const answer = await ask(`generate?${query}`, { headers: { Accept: "image/png" }, signal });
     form.elements[chosen.dataset.end].value = answer.headers.get("X-Seeds");
     chosen.dataset.done = chosen.value;
@@ -37,34 +37,40 @@ async function chooseSeeds(signal) {
 
 async function morph() {
   asking.abort();
-  if (!form.reportValidity()) return;
   asking = new AbortController();
   const { signal } = asking;
   stop();
-  try {
-    await persist(() => chooseSeeds(signal), signal);
+  if (!form.checkValidity()) return;
+  const done = await persist("morph", async () => {
+    await chooseSeeds(signal);
     const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
-    const answer = await persist(() => ask(`morph.png?${query}&frames=${FRAMES}`, { signal }), signal);
-    const fresh = make("img", { src: URL.createObjectURL(await answer.blob()) });
-    await fresh.decode();
-    strip = fresh;
-    notice("");
-    document.querySelectorAll(".result .problem").forEach((one) => one.remove());
-    find("strip").src = `morph.png?${query}&frames=16&scale=2`;
-    find("strip").hidden = canvas.hidden = false;
-    const { from, to } = Object.fromEntries(query);
-    canvas.setAttribute("aria-label", t("between", { from, to }));
-    slider.max = FRAMES - 1;
-    slider.value = 0;
-    direction = 1;
-    slider.disabled = find("play").disabled = find("save").hidden = false;
+    const answer = await ask(`morph.png?${query}&frames=${FRAMES}`, { signal });
     query.set("version", answer.headers.get("X-Version"));
-    find("save").href = `morph.webp?${query}&scale=8`;
-    history.replaceState(null, "", `morph?${query}`);
-    showFrame();
-  } catch (problem) {
-    if (problem.name !== "AbortError") notice(explain(problem));
-  }
+    return { query, blob: await answer.blob() };
+  }, signal);
+  if (done) await show(done, signal);
+}
+
+async function show({ query, blob }, signal) {
+  const fresh = make("img", { src: URL.createObjectURL(blob) });
+  await fresh.decode();
+  URL.revokeObjectURL(fresh.src);
+  if (signal.aborted) return;
+  strip = fresh;
+  document.querySelectorAll(".result .problem").forEach((one) => one.remove());
+  find("strip").src = `morph.png?${query}&frames=16&scale=2`;
+  find("strip").hidden = canvas.hidden = false;
+  const { from, to } = Object.fromEntries(query);
+  const text = t("between", { from, to });
+  canvas.setAttribute("aria-label", text);
+  find("news").textContent = text;
+  slider.max = FRAMES - 1;
+  slider.value = 0;
+  direction = 1;
+  slider.disabled = find("play").disabled = find("save").hidden = false;
+  find("save").href = `morph.webp?${query}&scale=8`;
+  history.replaceState(null, "", `morph?${query}`);
+  showFrame();
 }
 
 function step() {
@@ -87,11 +93,11 @@ form.addEventListener("submit", (event) => {
 });
 form.addEventListener("change", ({ target }) => {
   if (target.name === "arch") {
-    form.elements.version.value = "";
+    form.elements.version?.remove(); // of another generator
     for (const chosen of form.querySelectorAll("[data-end]")) chosen.dataset.done = "";
   } else if (!target.dataset.end) {
     const chosen = form.querySelector(`[data-end=${target.name}]`);
-    if (chosen) chosen.value = ""; // by seed now
+    if (chosen) chosen.value = chosen.dataset.done = ""; // by seed now
   }
   morph();
 });

@@ -19,13 +19,16 @@ export function formatNumber(value) {
   return number.format(value);
 }
 
-/** Say something at the top of the page; nothing takes the notice away. */
-export function notice(text, kind = "problem") {
+const notices = new Map(); // what asks → what it has to say
+
+/** Say at the top of the page what ``who`` meets; nothing takes it away. The newest notice is shown. */
+export function notice(who, text, kind = "problem") {
+  notices.delete(who);
+  if (text) notices.set(who, { text, kind });
+  const newest = [...notices.values()].at(-1) ?? { text: "", kind: "" };
   const place = document.getElementById("notice");
-  if (place.textContent !== text) {
-    place.textContent = text;
-    place.className = text ? kind : "";
-  }
+  if (place.textContent !== newest.text) place.textContent = newest.text;
+  place.className = newest.kind;
 }
 
 /** A new element: attributes by name, then its children. */
@@ -38,17 +41,7 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
-/** Wait, but not longer than the signal. */
-export function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    }, { once: true });
-  });
-}
+export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** Put a copy button before each text of this selector. */
 export function addCopyButtons(selector) {
@@ -61,4 +54,15 @@ export function addCopyButtons(selector) {
     });
     text.parentElement.before(button);
   }
+}
+
+// Another language, with what is shown and typed now.
+for (const link of document.querySelectorAll(".languages a")) {
+  link.addEventListener("click", () => {
+    const query = new URLSearchParams(location.search);
+    const form = document.getElementById("order");
+    for (const [name, value] of form ? new FormData(form) : []) query.set(name, value);
+    query.set("lang", link.lang);
+    link.href = `?${query}`;
+  });
 }

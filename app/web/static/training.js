@@ -1,6 +1,6 @@
 // Train: send a job, and keep the list of jobs fresh.
 
-import { ask, askJson, explain, persist } from "./api.js";
+import { askJson, persist } from "./api.js";
 import { offerCancel } from "./cancel.js";
 import { refresh } from "./fragments.js";
 import { data, make, notice, pause, t } from "./page.js";
@@ -9,9 +9,11 @@ const LOOK_MILLISECONDS = 2000; // between two looks at the list
 
 const form = document.getElementById("order");
 const answer = document.getElementById("answer");
+const button = form.querySelector("button");
 
 let sent = ""; // the last order
 let key = ""; // and its Idempotency-Key: sent again, it makes no second job
+let sending = new AbortController();
 
 function showDefaults() {
   const recipes = data.recipes[form.elements.arch.value];
@@ -26,23 +28,34 @@ function readOrder() {
   return Object.fromEntries(given.map(([name, value]) => [name, ["arch", "recipe"].includes(name) ? value : Number(value)]));
 }
 
+function stopSending() {
+  sending.abort();
+  button.removeAttribute("aria-disabled");
+  notice("train", "");
+}
+
 async function send() {
-  if (!form.reportValidity()) return;
+  if (button.hasAttribute("aria-disabled") || !form.reportValidity()) return;
   const body = JSON.stringify(readOrder());
   if (body !== sent) [sent, key] = [body, crypto.getRandomValues(new Uint32Array(4)).join("-")];
-  const button = form.querySelector("button");
-  button.disabled = true;
-  try {
-    const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
-    const job = await askJson("train", { method: "POST", headers, body });
-    sent = "";
-    answer.replaceChildren(make("a", { href: `watch?job=${job.id}` }, t("job_accepted")));
-    await look();
-  } catch (problem) {
-    answer.replaceChildren(make("span", { class: "problem" }, problem.status === 429 ? t("full") : explain(problem)));
-  } finally {
-    button.disabled = false;
-  }
+  sending = new AbortController();
+  const { signal } = sending;
+  button.setAttribute("aria-disabled", "true");
+  answer.replaceChildren();
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
+  const job = await persist("train", () => askJson("train", { method: "POST", headers, body, signal }).catch(explainFull), signal);
+  if (signal.aborted) return;
+  button.removeAttribute("aria-disabled");
+  if (!job?.id) return;
+  sent = "";
+  answer.replaceChildren(make("a", { href: `watch?job=${job.id}` }, t("job_accepted")));
+  await persist("jobs", look);
+}
+
+/** A full queue does not pass soon: that is said once, and nothing is tried again. */
+function explainFull(problem) {
+  if (problem.status !== 429) throw problem;
+  answer.replaceChildren(make("span", { class: "problem" }, t("full")));
 }
 
 const look = () => refresh(["jobs"]);
@@ -50,7 +63,7 @@ const look = () => refresh(["jobs"]);
 async function keepLooking() {
   for (;;) {
     await pause(LOOK_MILLISECONDS);
-    if (!document.hidden) await persist(look).catch((problem) => notice(explain(problem)));
+    if (!document.hidden) await persist("jobs", look);
   }
 }
 
@@ -58,7 +71,10 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   send();
 });
-form.addEventListener("change", showDefaults);
+form.addEventListener("input", () => {
+  stopSending();
+  showDefaults();
+});
 offerCancel(document.querySelector(".result"), look);
 showDefaults();
 keepLooking();

@@ -1,6 +1,6 @@
 // Watch a job while it trains, or replay a version: curves and pictures by epoch.
 
-import { ask, askJson, explain, persist, Problem } from "./api.js";
+import { askJson, explain, persist, Problem } from "./api.js";
 import { offerCancel } from "./cancel.js";
 import { drawChart } from "./curves.js";
 import { follow } from "./follow.js";
@@ -33,10 +33,10 @@ function listCharts() {
   return [
     { title: t("losses"), lines: list(records, { d_loss: t("d_loss"), g_loss: t("g_loss") }) },
     { title: t("verdicts"), unit: t(`verdict_${kind}`), lines: list(records, { d_real: t("d_real"), d_fake: t("d_fake") }) },
-    { title: t("wasserstein"), lines: list(records, { wasserstein: t("wasserstein_line") }) },
+    { title: t("emd"), lines: list(metrics, { emd: t("emd_line") }) },
+    { title: t("estimate"), lines: list(records, { estimate: t("estimate_line") }) },
     { title: t("fid"), lines: list(metrics, { fid: t("fid") }) },
     { title: t("quality"), lines: list(metrics, { precision: t("precision"), recall: t("recall"), class_balance: t("balance") }) },
-    { title: t("emd"), lines: list(metrics, { emd: t("emd_line") }) },
   ].filter(({ lines }) => lines.length);
 }
 
@@ -74,27 +74,38 @@ function showSoon() {
   isDirty = true;
 }
 
+/** Keep the record of an epoch. A critic sees pixels in −1…1, where distances are twice as long: half of its estimate. */
+function keepRecord(record) {
+  records.set(record.epoch, { ...record, estimate: record.wasserstein / 2 });
+}
+
 function take({ event, data: said }) {
-  if (event === "epoch") records.set(said.epoch, said);
+  if (event === "epoch") {
+    for (const kept of [records, metrics, pictures]) for (const epoch of kept.keys()) if (epoch > said.epoch) kept.delete(epoch); // of a lost run
+    keepRecord(said);
+  }
   if (event === "metric") metrics.set(said.epoch, said);
-  if (event === "sample") pictures.set(said.epoch, `data:image/png;base64,${said.png}`);
-  if (event !== "epoch") showSoon();
+  if (event === "sample") {
+    pictures.set(said.epoch, `data:image/png;base64,${said.png}`);
+    find("news").textContent = t("picture_of", { epoch: said.epoch });
+  }
+  if (event !== "epoch") showSoon(); // its picture follows
 }
 
 async function watchJob() {
-  const look = () => refresh(["facts"]);
+  const look = () => refresh(["heading", "facts", "links"]);
   offerCancel(find("facts"), look);
   keepLooking(look);
   const sayConnection = (problem) => (find("connection").textContent = problem ? (problem.status ? explain(problem) : t("connecting")) : "");
   for await (const event of follow(data.job, sayConnection)) {
     take(event);
-    if (event.event === "sample") find("news").textContent = t("picture_of", { epoch: event.data.epoch });
     if (["started", "published", "ended"].includes(event.event)) look().catch(() => {});
   }
   isOver = true;
-  await persist(() => refresh(["facts", "links"]));
-  const job = await persist(() => askJson(`jobs/${data.job}`));
-  if (job.version) await replay(`models/${job.arch}/${job.version}`); // it has all epochs, the events only the newest
+  find("waiting").hidden = true;
+  await persist("job", look);
+  const job = await persist("job", () => askJson(`jobs/${data.job}`));
+  if (job?.version) await replay(`models/${job.arch}/${job.version}`); // it has all epochs, the events only the newest
 }
 
 async function keepLooking(look) {
@@ -105,13 +116,13 @@ async function keepLooking(look) {
 }
 
 async function replay(version) {
-  const history = await persist(() => askJson(`${version}/history`));
-  const { manifest } = await persist(() => askJson(version));
+  const [history, said] = await Promise.all([`${version}/history`, version].map((address) => persist(address, () => askJson(address))));
+  if (!history || !said) return; // the notice says why
   for (const record of history) {
-    records.set(record.epoch, record);
+    keepRecord(record);
     if (Object.keys(record.metrics ?? {}).length) metrics.set(record.epoch, record.metrics);
   }
-  for (let epoch = 1; epoch <= Math.max(1, manifest.epochs); epoch++) pictures.set(epoch, `${version}/samples.png?epoch=${epoch}&scale=2`);
+  for (let epoch = 1; epoch <= Math.max(1, said.epochs); epoch++) pictures.set(epoch, `${version}/samples.png?epoch=${epoch}&scale=2`);
   if (!history.length) find("connection").textContent = t("no_history");
   show();
 }
@@ -147,7 +158,5 @@ slider.addEventListener("input", () => {
   show();
 });
 find("play").addEventListener("click", () => (isPlaying ? stop() : play()));
-(data.job ? watchJob() : replay(data.source)).catch((problem) => {
-  if (!(problem instanceof Problem)) throw problem;
-  notice(problem.status === 404 && data.job ? t("unknown_job") : explain(problem));
-});
+if (!data.job) replay(data.source);
+else if (!data.isUnknown) watchJob().catch((problem) => problem instanceof Problem ? notice("job", explain(problem)) : Promise.reject(problem));
