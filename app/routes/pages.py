@@ -160,7 +160,9 @@ async def show_watch(request: Request, resources: ResourcesDep) -> HTMLResponse:
     asked = {name: request.query_params.get(name, "") for name in ("job", "arch", "version")}
     job, problem = None, ""
     if asked["job"]:
-        job, problem = await _find_job(resources.job_queue, asked["job"])
+        job, problem = await _ask_queue(resources.job_queue, lambda store: store.get(asked["job"]), None)
+        if not job and not problem:
+            return _render(request, "problem", {}, status=404, problem=strings["script"]["unknown_job"])
         arch, version = (job.arch, job.version) if job else ("", None)
         source = f"jobs/{asked['job']}"
         heading = strings["watch"]["job"].format(
@@ -174,9 +176,9 @@ async def show_watch(request: Request, resources: ResourcesDep) -> HTMLResponse:
             return _render(request, "problem", {}, status=404, problem=sentence)
         arch, version, source = entry.arch, entry.version, f"models/{entry.arch}/{entry.version}"
         heading = strings["watch"]["version"].format(name=strings["archs"][arch]["name"], version=version)
-    data = {"job": asked["job"], "source": source, "isUnknown": problem == "unknown_job"}
+    data = {"job": asked["job"], "source": source}
     return _render(
-        request, "watch", data, status=404 if data["isUnknown"] else 200,
+        request, "watch", data,
         source=source, heading=heading, arch=arch, version=version, job=job, problem=problem,
     )  # fmt: skip
 
@@ -263,12 +265,6 @@ async def _ask_queue(queue: JobQueue | None, call: Callable[[JobStore], T], othe
         return await queue.ask(call, queue.jobs), ""
     except (RedisError, UnavailableError):
         return otherwise, "redis_away"
-
-
-async def _find_job(queue: JobQueue | None, job_id: str) -> tuple[Job | None, str]:
-    """The job with this id, or the name of the sentence that says why it cannot be shown."""
-    job, problem = await _ask_queue(queue, lambda store: store.get(job_id), None)
-    return job, problem or ("" if job else "unknown_job")
 
 
 def _say_duration(seconds: float | None, strings: Any) -> str:

@@ -143,13 +143,15 @@ def test_redis_is_lost_and_comes_back(visitor: Visitor, service: Service) -> Non
     try:
         expect(listed.locator("#jobs")).to_contain_text("Redis does not answer", timeout=PATIENCE_MILLISECONDS)
         listed.get_by_role("button", name="Train", exact=True).click()
-        expect(listed.locator("#answer")).to_contain_text("Redis does not answer", timeout=PATIENCE_MILLISECONDS)
+        expect(listed.locator("#notice")).to_contain_text("Redis does not answer", timeout=PATIENCE_MILLISECONDS)
         drawn = visitor.open()
         expect(drawn.locator(".cells button")).to_have_count(16)
     finally:
         valkey.resume()
     expect(listed.locator(f"#job-{job}")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    expect(listed.locator("#answer")).to_contain_text("The job is queued", timeout=PATIENCE_MILLISECONDS)
     assert listed.get_by_label("Epochs", exact=True).input_value() == "7"
+    assert [one["epochs"] for one in service.api.get("/jobs?state=queued").json()] == [7]
     at = count_epochs(watched)
     eventually(lambda: count_epochs(watched) > at, "it goes on")
     assert psutil.pid_exists(valkey.pid)
@@ -160,7 +162,7 @@ def test_a_version_replays_from_its_files(visitor: Visitor) -> None:
     expect(page.locator("#epoch")).to_have_attribute("max", "150")
     expect(page.locator("#shown")).to_have_text("150")
     assert page.locator("#curves polyline").first.evaluate("line => line.points.length") == 150
-    expect(page.locator("#curves")).to_contain_text("Wasserstein estimate")
+    expect(page.locator("#curves")).to_contain_text("Critic's estimate of the distance")
     page.locator("#epoch").focus()
     page.keyboard.press("Home")
     expect(page.locator("#shown")).to_have_text("1")

@@ -159,4 +159,4 @@ slider.addEventListener("input", () => {
 });
 find("play").addEventListener("click", () => (isPlaying ? stop() : play()));
 if (!data.job) replay(data.source);
-else if (!data.isUnknown) watchJob().catch((problem) => problem instanceof Problem ? notice("job", explain(problem)) : Promise.reject(problem));
+else watchJob().catch((problem) => problem instanceof Problem ? notice("job", explain(problem)) : Promise.reject(problem));
