@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from app.generators import Entry
+from app.generators import Entry, Generators
 from models import versions
 from models.archs import ARCHS
 from models.manifest import InvalidVersionError, Manifest
@@ -23,12 +23,20 @@ class Facts:
     estimate: float | None  # of the earth mover's distance, by the critic; None: its D is none, or has no record
 
 
-def gather(entry: Entry) -> Facts | None:
-    """The facts of a version; None if it has no manifest. Reads its history."""
-    said = entry.manifest
-    if said is None:
-        return None
-    return Facts(said, _estimate(entry) if said.recipe.get("objective") == "wasserstein" else None)
+def gather(generators: Generators) -> dict[str, dict[str, Facts]]:
+    """Architecture → recipe → the facts of a version: of the default one, and of the best one of ``book``."""
+    return {arch: _gather_of(generators, arch) for arch in ARCHS}
+
+
+def _gather_of(generators: Generators, arch: str) -> dict[str, Facts]:
+    default = next((entry for entry in generators.entries if entry.arch == arch and entry.is_default), None)
+    found: dict[str, Facts] = {}
+    for entry in (default, generators.find_best(arch, "book")):
+        if entry and entry.manifest:
+            said = entry.manifest
+            estimate = _estimate(entry) if said.recipe.get("objective") == "wasserstein" else None
+            found.setdefault(said.recipe_name, Facts(said, estimate))
+    return found
 
 
 def _estimate(entry: Entry) -> float | None:

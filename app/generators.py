@@ -204,6 +204,17 @@ class Generators:
             return loaded
         return await asyncio.to_thread(self._look_and_get, self.get, arch, version)
 
+    async def find_or_best(self, arch: str, version: str | None) -> tuple[LoadedVersion, UnknownVersionError | None]:
+        """As :meth:`find`; the best version and the error if that one cannot be used.
+
+        Raises:
+            UnknownVersionError: no version of ``arch`` can be used.
+        """
+        try:
+            return await self.find(arch, version), None
+        except UnknownVersionError as error:
+            return await self.find(arch, None), error
+
     async def find_of_recipe(self, arch: str, recipe: str | None) -> LoadedVersion:
         """The best usable version that a recipe made; None: the best of all.
 

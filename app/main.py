@@ -34,6 +34,7 @@ from app.routes import (
     comparisons,
     datasets,
     docs,
+    drawing,
     generate,
     health,
     jobs,
@@ -41,6 +42,7 @@ from app.routes import (
     models,
     pages,
     progress,
+    static,
     walks,
 )
 from app.settings import ApiSettings
@@ -65,7 +67,21 @@ LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
 }
 
 # The busiest first.
-ROUTES = (generate, models, jobs, learning, progress, walks, comparisons, datasets, health, docs, pages)
+ROUTES = (
+    generate,
+    models,
+    jobs,
+    learning,
+    progress,
+    walks,
+    comparisons,
+    datasets,
+    health,
+    docs,
+    drawing,
+    pages,
+    static,
+)
 
 
 class Application(FastAPI):

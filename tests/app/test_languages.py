@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from app import comparison, languages
-from app.routes import pages
-from app.routes.pages import WEB
+from app import comparison, languages, views
+from app.routes import drawing, pages
+from app.static import FOLDER
+from app.views import TEMPLATES
 from worker.jobs import JobState
 from worker.recipes import RECIPES, DOutput
 
@@ -23,9 +24,9 @@ def flatten(strings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 ALL = {code: dict(flatten(strings)) for code, strings in languages.load().items()}
-SCRIPTS = "\n".join(path.read_text() for path in (WEB / "static").glob("*.js"))
-TEMPLATES = "\n".join(path.read_text() for path in (WEB / "templates").glob("*.html"))
-SOURCES = "\n".join([SCRIPTS, TEMPLATES, *(inspect.getsource(module) for module in (pages, comparison))])
+SCRIPTS = "\n".join(path.read_text() for path in FOLDER.glob("*.js"))
+HTML = "\n".join(path.read_text() for path in TEMPLATES.glob("*.html"))
+SOURCES = "\n".join([SCRIPTS, HTML, *(inspect.getsource(module) for module in (pages, drawing, views, comparison))])
 
 
 @pytest.mark.parametrize("code", ALL)

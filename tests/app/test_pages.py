@@ -10,13 +10,14 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from app.routes.pages import VIEWS, WEB
+from app.static import FOLDER
+from app.views import MENU
 from tests.processes import running_api
 from worker.jobs import JobStore, TrainRequest
 from worker.recipes import ArchName
 
 REPLAY = "watch?arch=wgan&version=1"
-PATHS = [*(address.removeprefix("./") for address in VIEWS.values()), REPLAY]
+PATHS = [*(address.removeprefix("./") for address in MENU.values()), REPLAY]
 FIRST_VIEW_BYTES = 100_000  # with its first picture
 
 
@@ -57,7 +58,7 @@ def test_nothing_from_elsewhere_may_run(api: httpx.Client, path: str) -> None:
 def test_the_first_view_is_small(api: httpx.Client) -> None:
     page = api.get("/").text
     addresses = {address for address in list_addresses(page) if address.startswith(("static/", "generate?"))}
-    modules = {path.name for path in (WEB / "static").glob("*.js")}
+    modules = {path.name for path in FOLDER.glob("*.js")}
     build = re.search(r"static/\w+/", page)
     assert build
     todo, seen = [f"{build[0]}draw.js"], set()
@@ -77,7 +78,7 @@ def test_the_first_view_is_small(api: httpx.Client) -> None:
 def test_its_own_files_are_kept_for_ever_and_packed(api: httpx.Client) -> None:
     build = re.search(r'static/(\w+)/page.css"', api.get("/").text)
     assert build
-    plain = (WEB / "static" / "page.css").read_bytes()
+    plain = (FOLDER / "page.css").read_bytes()
     for encoding in ("gzip", "identity"):
         with api.stream("GET", f"/static/{build[1]}/page.css", headers={"Accept-Encoding": encoding}) as answer:
             body = b"".join(answer.iter_raw())

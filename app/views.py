@@ -1,0 +1,101 @@
+"""Views of the page: a template, in the language of the visitor, under a policy that lets nothing else run."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app import languages, static
+from models.archs import ARCHS
+
+TEMPLATES = Path(__file__).parent / "web" / "templates"
+
+MENU = {"draw": "./", "compare": "compare", "training": "training", "morph": "morph"}  # view → its address
+
+# Nothing but our own files runs, is shown or is asked; data: and blob: are pictures that scripts have fetched.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept-Language, Cookie",
+}
+
+LANGUAGE = "lang"  # in the query, and the cookie that keeps it
+YEAR_SECONDS = 365 * 24 * 3600
+
+Strings = dict[str, Any]
+
+
+class Visit:
+    """One request for a view."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.query = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+        header = request.headers.get("accept-language", "")
+        self.lang = languages.choose(header, self.query.get(LANGUAGE), request.cookies.get(LANGUAGE))
+        strings = languages.load()[self.lang]
+        # An architecture that has no words in this language goes by its plain name.
+        archs = {arch: strings["archs"].get(arch, {"name": arch, "what": ""}) for arch in ARCHS}
+        self.strings: Strings = {**strings, "archs": archs}
+
+    def read_number(self, name: str, last: int, otherwise: int) -> int:
+        """A number 0…``last`` of the query; ``otherwise`` if it is none."""
+        text = self.query.get(name, "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= last else otherwise
+
+    def list_labels(self, view: str, fields: Iterable[str]) -> dict[str, str]:
+        """What the fields of a form are called."""
+        return {name: self.strings[view][name] for name in fields if name in self.strings[view]}
+
+    def render(self, view: str, data: dict[str, Any], *, status: int = 200, **context: Any) -> HTMLResponse:
+        """The template of a view. ``data`` is what its script gets."""
+        here = {name: value for name, value in self.query.items() if name not in (LANGUAGE, "again")}
+        everywhere = {
+            "view": view,
+            "views": MENU,
+            "lang": self.lang,
+            "languages": {code: f"?{urlencode({**here, LANGUAGE: code})}" for code in languages.load()},
+            "names": {code: texts["site"]["name"] for code, texts in languages.load().items()},
+            "strings": self.strings,
+            "static": f"static/{static.find_build()}",
+            "title": f"{self.strings[view]['title']} – digits",
+            "data": data,
+        }
+        html = _load_templates().get_template(f"{view}.html").render(everywhere | context)
+        response = HTMLResponse(html, status, HEADERS)
+        if self.query.get(LANGUAGE) == self.lang:
+            path = f"{self._request.scope['root_path']}/"
+            response.set_cookie(LANGUAGE, self.lang, max_age=YEAR_SECONDS, path=path, samesite="lax")
+        return response
+
+
+def _say_duration(seconds: float | None, strings: Strings) -> str:
+    """As "3 min", in the language of ``strings``."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    name = "hours" if hours else "minutes" if minutes else "seconds"
+    text: str = strings["site"][name].format(hours=hours, minutes=minutes, seconds=rest)
+    return text
+
+
+@cache
+def _load_templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    templates.filters["duration"] = _say_duration
+    templates.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return templates
