@@ -65,7 +65,7 @@ async def show_draw(request: Request, generators: GeneratorsDep) -> HTMLResponse
         picture = f"generate?{urlencode(asked)}"
         size = (0, 0) if order.text else measure_grid(order.count, order.across, order.scale)
         described = visit.strings["script"]["described"].format(
-            n=form["n"], name=visit.strings["archs"][order.arch]["name"], **{**form, "version": asked["version"]}
+            **asked, name=visit.strings["archs"][order.arch]["name"]
         )
     except ValidationError as error:
         problems = [_explain(item, visit.strings) for item in error.errors(include_url=False)]

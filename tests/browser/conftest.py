@@ -15,7 +15,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 from tests.system.conftest import Service, running_service
 
-PATIENCE_MILLISECONDS = 60_000
+PATIENCE_MILLISECONDS = 60_000  # for what a worker or a restarted service does
+ACTION_MILLISECONDS = 20_000  # for an element to be there
 LOST = "Failed to load resource"  # Chromium's words for every answer that is an error, and for none
 
 # Set before any script of the page runs.
@@ -58,7 +59,7 @@ class Visitor:
         """Open a view in a browser of its own. ``options`` are those of a Playwright context."""
         context = self.chromium.new_context(base_url=self.base, **{"locale": "en-US", **options})
         self.contexts.append(context)
-        context.set_default_timeout(PATIENCE_MILLISECONDS)
+        context.set_default_timeout(ACTION_MILLISECONDS)
         if options.get("java_script_enabled", True):
             context.add_init_script(LISTEN)
         page = context.new_page()
