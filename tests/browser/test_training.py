@@ -12,7 +12,7 @@ from tests.processes import eventually
 from tests.system.conftest import Service
 from tests.versions import NEXT
 
-EPOCHS = 30  # of the job that is still trained when the API is back
+EPOCHS = 20  # of the job that is still trained when the API is back
 
 # Notes each epoch as it is shown: the newest one of the slider, and how many points the curve of D's loss has.
 RECORD = """
