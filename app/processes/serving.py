@@ -120,7 +120,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and self._announced:
-            logger.info("the service answers on %s (Ctrl-C ends it); try:", self._announced)
+            logger.info("the service answers on %s (Ctrl-C ends it); open that in a browser, or try:", self._announced)
             logger.info("  curl -X POST '%s/generate?arch=wgan&n=16' -o wgan.png", self._announced)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
