@@ -80,6 +80,7 @@ def test_a_digit_says_its_seed_value_and_confidence_and_can_be_saved(visitor: Vi
     (image,) = service.api.get(
         "/generate?arch=wgan&version=3&n=1&seed=104", headers={"Accept": "application/json"}
     ).json()["images"]
+    expect(dialog.locator("tbody td")).to_have_count(3)
     seed, digit, confidence = (cell.inner_text() for cell in dialog.locator("tbody td").all())
     assert (seed, digit) == ("104", str(image["digit"]))
     assert float(confidence.rstrip("%")) / 100 <= image["confidence"]
