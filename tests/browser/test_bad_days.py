@@ -103,7 +103,7 @@ def flooded(api: httpx.Client, clients: int) -> Iterator[None]:
 
 def test_busy(visitor: Visitor, api: httpx.Client) -> None:
     page = open_drawn(visitor)
-    with flooded(api, 100):  # more images than may wait
+    with flooded(api, 70):  # more images than may wait
 
         def is_refused() -> bool:
             again(page)
