@@ -26,7 +26,7 @@ unprotected: $(INSTALLED) ## run each fault test without the protection that it 
 soak: $(INSTALLED) ## 20 random faults in two workers and a Valkey: every job must end
 	$(VENV)/bin/python -m tests.system.soak
 
-bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against other servers (two hours; needs wrk)
+bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against other servers (two hours; needs wrk and chromium)
 	GOMP_SPINCOUNT=10000 $(VENV)/bin/python benchmarks/training.py
 	$(VENV)/bin/python benchmarks/threads.py
 	$(VENV)/bin/python benchmarks/serving/engine.py
@@ -37,6 +37,7 @@ bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against
 	$(VENV)/bin/python benchmarks/serving/versions.py
 	$(VENV)/bin/python benchmarks/serving/values.py
 	$(VENV)/bin/python benchmarks/serving/endure.py
+	$(VENV)/bin/python -m benchmarks.page
 	$(VENV)/bin/python benchmarks/stale.py
 	$(VENV)/bin/python benchmarks/usefulness.py
 	$(VENV)/bin/python benchmarks/usefulness.py --judge
