@@ -72,10 +72,16 @@ async def show_draw(request: Request, generators: GeneratorsDep) -> HTMLResponse
     except UnknownVersionError as error:  # there is none at all
         problems = [str(error)]
     choices = {arch: _list_choices(generators, arch, visit.strings) for arch in ARCHS}
-    data = {"code": CODE, "versions": choices, "seeds": SEEDS, "labels": visit.list_labels("draw", form)}
+    data = {
+        "code": CODE,
+        "versions": choices,
+        "seeds": SEEDS,
+        "n": DEFAULT_N,
+        "labels": visit.list_labels("draw", form),
+    }
     return visit.render(
         "draw", data, status=422 if problems else 200,
-        archs=ARCHS, order=form, versions=choices, problems=problems, name="digits.png",
+        archs=ARCHS, order=form, versions=choices, problems=problems,
         picture=picture, size=size, described=described, link=picture.replace("generate", "./"),
         code={kind: text.format(address=f"{request.base_url}{picture}") for kind, text in CODE.items()},
         bounds={"n": MAX_N, "text": MAX_TEXT, "seed": seeds.MAX_SEED},

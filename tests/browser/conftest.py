@@ -5,7 +5,8 @@ Every page is watched: no error in its console, nothing asked of another host, n
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,13 +79,19 @@ class Visitor:
             self.problems.append(f"another host: {url}")
 
 
-Open = Callable[..., Page]
+@contextmanager
+def visiting(chromium: Browser, base: object, *, may_lose: bool = False) -> Iterator[Visitor]:
+    """A visitor of the service at ``base``, in whose views nothing may have gone wrong at the end."""
+    visitor = Visitor(chromium, f"{base}/", may_lose)
+    try:
+        yield visitor
+    finally:
+        for context in visitor.contexts:
+            context.close()
+    assert visitor.problems == []
 
 
 @pytest.fixture
 def visitor(chromium: Browser, service: Service) -> Iterator[Visitor]:
-    visitor = Visitor(chromium, f"{service.api.base_url}/")
-    yield visitor
-    for context in visitor.contexts:
-        context.close()
-    assert visitor.problems == []
+    with visiting(chromium, service.api.base_url) as visitor:
+        yield visitor

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from app.processes.valkey import find_free_port
 from models.versions import PRETRAINED
-from tests.browser.conftest import PATIENCE_MILLISECONDS, Visitor
+from tests.browser.conftest import PATIENCE_MILLISECONDS, Visitor, visiting
 from tests.processes import eventually, running_api
 from worker.jobs import JobState, JobStore, TrainRequest
 from worker.recipes import ArchName
@@ -41,11 +41,8 @@ def api(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[h
 
 @pytest.fixture
 def visitor(chromium: Browser, api: httpx.Client) -> Iterator[Visitor]:
-    visitor = Visitor(chromium, f"{api.base_url}/", may_lose=True)
-    yield visitor
-    for context in visitor.contexts:
-        context.close()
-    assert visitor.problems == []
+    with visiting(chromium, api.base_url, may_lose=True) as visitor:
+        yield visitor
 
 
 def open_drawn(visitor: Visitor, address: str = "") -> Page:
@@ -71,15 +68,13 @@ def test_offline(visitor: Visitor) -> None:
 
 def test_the_service_is_started_again(chromium: Browser, tmp_path: Path) -> None:
     port = str(find_free_port())
-    visitor = Visitor(chromium, f"http://127.0.0.1:{port}/", may_lose=True)
-    with running_api(tmp_path, DIGITS_PORT=port):
-        page = open_drawn(visitor)
-    page.get_by_label("How many").fill("4")
-    expect(page.locator("#notice")).to_contain_text("The service does not answer")
-    with running_api(tmp_path, DIGITS_PORT=port):
-        expect(page.locator(".cells button")).to_have_count(4, timeout=PATIENCE_MILLISECONDS)
-        page.context.close()
-    assert visitor.problems == []
+    with visiting(chromium, f"http://127.0.0.1:{port}", may_lose=True) as visitor:
+        with running_api(tmp_path, DIGITS_PORT=port):
+            page = open_drawn(visitor)
+        page.get_by_label("How many").fill("4")
+        expect(page.locator("#notice")).to_contain_text("The service does not answer")
+        with running_api(tmp_path, DIGITS_PORT=port):
+            expect(page.locator(".cells button")).to_have_count(4, timeout=PATIENCE_MILLISECONDS)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 // The buttons that cancel a job: each asks first.
 
 import { ask, persist } from "./api.js";
+import { find } from "./page.js";
 
 /** Let the buttons inside ``place`` cancel; ``refresh`` is called after a job was canceled. */
 export function offerCancel(place, refresh) {
-  const dialog = document.getElementById("cancel");
+  const dialog = find("cancel");
   let job = "";
   place.addEventListener("click", ({ target }) => {
     if (!target.dataset.cancel) return;
@@ -18,7 +19,7 @@ export function offerCancel(place, refresh) {
     const keep = new FormData(dialog.querySelector("form")).has("keep");
     await persist("cancel", () => ask(`jobs/${job}?keep=${keep}`, { method: "DELETE" }));
     await persist("jobs", refresh);
-    const row = document.getElementById(`job-${job}`);
-    (row?.querySelector("a, button") ?? document.getElementById("main")).focus(); // the button has gone
+    const row = find(`job-${job}`);
+    (row?.querySelector("a, button") ?? find("main")).focus(); // the button has gone
   });
 }

@@ -1,19 +1,18 @@
 // The blind test: which of two digits is real? It keeps score per generator.
 
 import { ask, persist } from "./api.js";
-import { data, make, nameArch, t } from "./page.js";
+import { data, find, make, makeSignals, nameArch, t } from "./page.js";
 
 const KEPT = "digits-blind-test"; // in the browser's storage
 const REAL = 10_000; // test images
 const SEEDS = 2 ** 31;
 const SCALE = 6;
 
-const find = (id) => document.getElementById(id);
 const sides = [find("left"), find("right")];
 const recipe = find("test-recipe");
 
 let pair = null; // {arch, recipe, real: 0 or 1}; null while there is none to choose from
-let asking = new AbortController();
+const startAsking = makeSignals();
 const scores = read(); // recipe → architecture → {shown, fooled}
 
 function read() {
@@ -44,9 +43,7 @@ async function load(address, signal) {
 }
 
 async function showPair() {
-  asking.abort();
-  asking = new AbortController();
-  const { signal } = asking;
+  const signal = startAsking();
   pair = null;
   find("next").hidden = true;
   find("verdict").textContent = "";

@@ -1,25 +1,22 @@
 // Draw: the picture follows the form; each digit of it can be opened.
 
 import { ask, askJson, persist } from "./api.js";
-import { addCopyButtons, data, lang, make, nameArch, t } from "./page.js";
+import { addCopyButtons, data, find, lang, make, makeSignals, nameArch, readForm, t } from "./page.js";
 
 const GUTTER = 2; // pixels between the images of a grid
 const SIDE = 28; // pixels of an image
 const CHANGE_MILLISECONDS = 250; // after the last key, before the form is read
 
-const find = (id) => document.getElementById(id);
 const form = find("order");
 const picture = find("picture");
 
 let shown = null; // the query of the picture, with its version and seed
 let chosen = null; // {query, images}: what is known of its images, if they were chosen by value; asked for once
-let drawing = new AbortController();
-let opening = new AbortController();
 let timer = 0;
-let count = ""; // what n was before a number was written
+let count = form.elements.text.value ? data.n : ""; // what n was before a number was written
 
-/** The query that the form asks for. */
-const readForm = () => new URLSearchParams([...new FormData(form)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value));
+const startDrawing = makeSignals();
+const startOpening = makeSignals();
 
 const isByValue = (query) => ["digit", "text"].some((name) => query.has(name));
 
@@ -28,13 +25,11 @@ const chooseSeed = () => (form.elements.seed.value = Math.floor(Math.random() * 
 
 async function draw() {
   clearTimeout(timer);
-  drawing.abort();
-  drawing = new AbortController();
-  const { signal } = drawing;
+  const signal = startDrawing();
   find("sheet").removeAttribute("aria-busy");
   if (!form.checkValidity()) return; // the browser says why when the form is sent
   if (!form.elements.seed.value) chooseSeed();
-  const query = readForm();
+  const query = new URLSearchParams(readForm(form));
   if (isByValue(query) && Number(query.get("seed")) >= data.seeds) query.set("seed", chooseSeed());
   find("sheet").setAttribute("aria-busy", "true");
   const answer = await persist("draw", () => ask(`generate?${query}`, { headers: { Accept: "image/png" }, signal }), signal);
@@ -59,7 +54,7 @@ async function show(query, source, signal) {
   picture.src = source;
   document.querySelectorAll(".result .problem").forEach((one) => one.remove());
   describe(query, loaded);
-  history.replaceState(null, "", `./?${readForm()}`);
+  history.replaceState(null, "", `./?${new URLSearchParams(readForm(form))}`);
 }
 
 /** Say what is shown. ``loaded`` has the size of the picture. */
@@ -126,9 +121,7 @@ async function askForImage(query, number, signal) {
 }
 
 async function openDigit(number) {
-  opening.abort();
-  opening = new AbortController();
-  const { signal } = opening;
+  const signal = startOpening();
   const query = shown;
   const image = await persist("digit", () => askForImage(query, number, signal), signal);
   if (!image) return;

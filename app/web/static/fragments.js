@@ -1,6 +1,7 @@
 // Parts of a view that the server draws anew: they are fetched, and put in place where they have changed.
 
 import { ask } from "./api.js";
+import { find } from "./page.js";
 
 /** Fetch this view again and replace the elements with these ids, and in them only what differs. */
 export async function refresh(ids) {
@@ -8,7 +9,7 @@ export async function refresh(ids) {
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ids) {
     const after = fresh.getElementById(id);
-    if (after) update(document.getElementById(id), after);
+    if (after) update(find(id), after);
   }
 }
 

@@ -1,13 +1,12 @@
 // Morph: the frames between two digits come as one strip; a slider and an animation step through it.
 
 import { ask, persist } from "./api.js";
-import { make, t } from "./page.js";
+import { find, make, makeSignals, readForm, t } from "./page.js";
 
 const FRAMES = 33;
 const [SIDE, PITCH] = [28, 30]; // pixels of a frame, and from one frame of the strip to the next
 const FRAME_MILLISECONDS = 50;
 
-const find = (id) => document.getElementById(id);
 const form = find("order");
 const slider = find("position");
 const canvas = find("canvas");
@@ -15,7 +14,8 @@ const canvas = find("canvas");
 let strip = null; // the picture of all frames
 let timer = 0;
 let direction = 1;
-let asking = new AbortController();
+
+const startAsking = makeSignals();
 
 function showFrame() {
   const frame = Number(slider.value);
@@ -36,14 +36,12 @@ async function chooseSeeds(signal) {
 }
 
 async function morph() {
-  asking.abort();
-  asking = new AbortController();
-  const { signal } = asking;
+  const signal = startAsking();
   stop();
   if (!form.checkValidity()) return;
   const done = await persist("morph", async () => {
     await chooseSeeds(signal);
-    const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
+    const query = new URLSearchParams(readForm(form));
     const answer = await ask(`morph.png?${query}&frames=${FRAMES}`, { signal });
     query.set("version", answer.headers.get("X-Version"));
     return { query, blob: await answer.blob() };

@@ -15,6 +15,23 @@ export function nameArch(arch) {
   return archs[arch].name;
 }
 
+export const find = (id) => document.getElementById(id);
+
+/** The fields of a form that are filled in, as pairs of name and value. */
+export function readForm(form) {
+  return [...new FormData(form)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value);
+}
+
+/** A function that gives a signal for each try of something. The next try aborts the one before. */
+export function makeSignals() {
+  let trying = new AbortController();
+  return () => {
+    trying.abort();
+    trying = new AbortController();
+    return trying.signal;
+  };
+}
+
 export function formatNumber(value) {
   return number.format(value);
 }
@@ -26,7 +43,7 @@ export function notice(who, text, kind = "problem") {
   notices.delete(who);
   if (text) notices.set(who, { text, kind });
   const newest = [...notices.values()].at(-1) ?? { text: "", kind: "" };
-  const place = document.getElementById("notice");
+  const place = find("notice");
   if (place.textContent !== newest.text) place.textContent = newest.text;
   place.className = newest.kind;
 }
@@ -34,9 +51,7 @@ export function notice(who, text, kind = "problem") {
 /** A new element: attributes by name, then its children. */
 export function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== false) element.setAttribute(key, value === true ? "" : value);
-  }
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   element.append(...children);
   return element;
 }
@@ -60,7 +75,7 @@ export function addCopyButtons(selector) {
 for (const link of document.querySelectorAll(".languages a")) {
   link.addEventListener("click", () => {
     const query = new URLSearchParams(location.search);
-    const form = document.getElementById("order");
+    const form = find("order");
     for (const [name, value] of form ? new FormData(form) : []) query.set(name, value);
     query.set("lang", link.lang);
     link.href = `?${query}`;

@@ -3,17 +3,18 @@
 import { askJson, persist } from "./api.js";
 import { offerCancel } from "./cancel.js";
 import { refresh } from "./fragments.js";
-import { data, make, notice, pause, t } from "./page.js";
+import { data, find, make, makeSignals, notice, pause, readForm, t } from "./page.js";
 
 const LOOK_MILLISECONDS = 2000; // between two looks at the list
 
-const form = document.getElementById("order");
-const answer = document.getElementById("answer");
+const form = find("order");
+const answer = find("answer");
 const button = form.querySelector("button");
 
 let sent = ""; // the last order
 let key = ""; // and its Idempotency-Key: sent again, it makes no second job
-let sending = new AbortController();
+
+const startSending = makeSignals();
 
 function showDefaults() {
   const recipes = data.recipes[form.elements.arch.value];
@@ -24,12 +25,12 @@ function showDefaults() {
 }
 
 function readOrder() {
-  const given = [...new FormData(form)].filter(([, value]) => value.trim());
+  const given = readForm(form);
   return Object.fromEntries(given.map(([name, value]) => [name, ["arch", "recipe"].includes(name) ? value : Number(value)]));
 }
 
 function stopSending() {
-  sending.abort();
+  startSending(); // which aborts the one before
   button.removeAttribute("aria-disabled");
   notice("train", "");
 }
@@ -38,8 +39,7 @@ async function send() {
   if (button.hasAttribute("aria-disabled") || !form.reportValidity()) return;
   const body = JSON.stringify(readOrder());
   if (body !== sent) [sent, key] = [body, crypto.getRandomValues(new Uint32Array(4)).join("-")];
-  sending = new AbortController();
-  const { signal } = sending;
+  const signal = startSending();
   button.setAttribute("aria-disabled", "true");
   answer.replaceChildren();
   const headers = { "Content-Type": "application/json", "Idempotency-Key": key };

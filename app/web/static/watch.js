@@ -5,12 +5,11 @@ import { offerCancel } from "./cancel.js";
 import { drawChart } from "./curves.js";
 import { follow } from "./follow.js";
 import { refresh } from "./fragments.js";
-import { data, notice, pause, t } from "./page.js";
+import { data, find, notice, pause, t } from "./page.js";
 
 const LOOK_MILLISECONDS = 2000; // between two looks at the facts of a job
 const FRAME_MILLISECONDS = 150; // of the animation
 
-const find = (id) => document.getElementById(id);
 const slider = find("epoch");
 const sample = find("sample");
 
@@ -52,12 +51,13 @@ function findShown() {
 function show() {
   isDirty = false;
   const shown = listShown();
+  let epoch = 0; // that is shown
   const followsNewest = slider.disabled || slider.value === slider.max;
   if (shown.length) {
     [slider.min, slider.max] = [shown[0], shown.at(-1)];
     if (followsNewest && !isPlaying) slider.value = slider.max;
     slider.disabled = find("play").disabled = shown.length < 2;
-    const epoch = findShown();
+    epoch = findShown();
     find("shown").textContent = epoch;
     find("waiting").hidden = true;
     sample.hidden = false;
@@ -65,7 +65,7 @@ function show() {
     if (sample.getAttribute("src") !== pictures.get(epoch)) sample.src = pictures.get(epoch);
     slider.setAttribute("aria-valuetext", t("picture_of", { epoch }));
   }
-  find("curves").replaceChildren(...listCharts().map((chart) => drawChart(chart, records.has(findShown()) ? findShown() : 0)));
+  find("curves").replaceChildren(...listCharts().map((chart) => drawChart(chart, records.has(epoch) ? epoch : 0)));
 }
 
 /** Draw once for all that has come until the next frame. */
