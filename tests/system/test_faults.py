@@ -110,14 +110,15 @@ def test_a_job_that_kills_its_process_fails_after_three_attempts_and_the_next_on
 def test_a_job_that_comes_further_outlives_more_losses_than_one_that_does_not(hosts: Hosts) -> None:
     worker = hosts.worker()
     job_id = hosts.train(epochs=1000)
-    for losses in range(MAX_LOST + 1):
-        eventually(lambda losses=losses: hosts.job(job_id).attempt == losses + 1, "it goes on")  # type: ignore[misc]
+    while (losses := hosts.job(job_id).lost_leases) <= MAX_LOST:  # on a busy machine, a lease may also run out
         hosts.wait_for_step(job_id, epoch=(hosts.job(job_id).epoch or 1) + 1)
         trainer(worker).kill()
-    eventually(lambda: hosts.job(job_id).attempt == MAX_LOST + 2, "it goes on")
+        eventually(lambda losses=losses: hosts.job(job_id).lost_leases > losses, "the loss is seen")  # type: ignore[misc]
+    hosts.wait_for_step(job_id)
     hosts.store.cancel(job_id, keep=True)
     job = hosts.wait_for_end(job_id)
-    assert (job.state, job.lost_leases, job.resumes) == (JobState.CANCELED, MAX_LOST + 1, MAX_LOST + 1)
+    assert (job.state, job.attempt) == (JobState.CANCELED, job.lost_leases + 1)
+    assert job.resumes >= MAX_LOST  # a first lease that ran out leaves no state
     assert len(hosts.versions(job_id)) == 1
 
 
