@@ -4,6 +4,7 @@ Routes and layers raise these:
 
     ServiceError
     ├── BadRequestError       400
+    ├── UnauthorizedError     401
     ├── ForbiddenError        403
     ├── NotFoundError         404
     ├── NotAcceptableError    406
@@ -58,9 +59,9 @@ class ServiceError(HTTPException):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
     def __init__(
-        self, detail: str, *, field: str | None = None, bound: Any = None, retry_seconds: int | None = None
+        self, detail: str, *, field: str | None = None, bound: Any = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(self.status, detail, {"Retry-After": str(retry_seconds)} if retry_seconds else None)
+        super().__init__(self.status, detail, headers)
         self.errors = [_name_field(field, detail, bound)] if field else []
 
 
@@ -68,6 +69,12 @@ class BadRequestError(ServiceError):
     """The request is not one of HTTP; this is a fault of the client's software."""
 
     status = HTTPStatus.BAD_REQUEST
+
+
+class UnauthorizedError(ServiceError):
+    """The request has no good key; send one that the operator of the service has given out."""
+
+    status = HTTPStatus.UNAUTHORIZED
 
 
 class ForbiddenError(ServiceError):

@@ -163,7 +163,8 @@ class Feeds:
         feed = self._feeds.get(job_id)
         if self._followers >= self._max_followers or (feed is None and len(self._feeds) >= MAX_FEEDS):
             raise UnavailableError(
-                "too many clients follow jobs; try again later, or ask for the job", retry_seconds=RETRY_SECONDS
+                "too many clients follow jobs; try again later, or ask for the job",
+                headers={"Retry-After": str(RETRY_SECONDS)},
             )
         if feed is None:
             feed = self._feeds[job_id] = Feed()

@@ -24,11 +24,17 @@ from app.dependencies import JobQueue, Resources
 from app.engine import Engine
 from app.generators import Generators
 from app.indexes import Indexes
+from app.keys import KeyRing
 from app.middleware.body_limit import BodyLimit
+from app.middleware.calls import Calls
+from app.middleware.cors import make_cors
+from app.middleware.headers import Headers
 from app.middleware.hosts import Hosts
+from app.middleware.keys import Keys
 from app.middleware.methods import Methods
 from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
+from app.middleware.routing import Routing
 from app.middleware.unique_keys import UniqueKeys
 from app.routes import (
     comparisons,
@@ -39,6 +45,7 @@ from app.routes import (
     health,
     jobs,
     learning,
+    login,
     models,
     pages,
     progress,
@@ -57,9 +64,14 @@ REFRESH_SECONDS = 1.0  # between two reads of the model directory
 
 # Around every route, outermost first.
 LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
+    "calls": lambda app, _: Calls(app),
+    "headers": lambda app, settings: Headers(app, is_shared=bool(settings.cors_origins)),
+    "cors": lambda app, settings: make_cors(app, settings.cors_origins) if settings.cors_origins else app,
     "problems": lambda app, _: Problems(app),
-    "hosts": lambda app, settings: Hosts(app, settings.host.lower(), settings.allowed_hosts),
+    "hosts": lambda app, settings: Hosts(app, settings.host.lower(), settings.allowed_hosts, settings.cors_origins),
     "prefix": lambda app, settings: Prefix(app, settings.root_path),
+    "routing": lambda app, _: Routing(app),
+    "keys": lambda app, _: Keys(app),
     "body limit": lambda app, _: BodyLimit(app),
     "unique keys": lambda app, _: UniqueKeys(app),
     "methods": lambda app, _: Methods(app),
@@ -80,6 +92,7 @@ ROUTES = (
     docs,
     drawing,
     pages,
+    login,
     static,
 )
 
@@ -119,6 +132,7 @@ def create_app(settings: ApiSettings) -> Application:
 
     Raises:
         UnavailableDeviceError: the device of the settings does not exist here.
+        KeysError: the keys file cannot be used.
     """
     where = device.resolve(settings.device)
 
@@ -158,6 +172,7 @@ def create_app(settings: ApiSettings) -> Application:
         redirect_slashes=False,  # app/middleware/prefix.py does it
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it looks for a receiver per request
     )
+    app.state.key_ring = KeyRing(settings.keys_file) if settings.keys_file else None
     # Before the pages of FastAPI, and not by include_router(), which would search twice per request.
     app.router.routes[:0] = [route for part in ROUTES for route in part.router.routes]
     for route in app.routes:

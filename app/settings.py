@@ -4,7 +4,8 @@ import contextlib
 import logging
 import os
 import re
-from ipaddress import ip_address
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,12 +22,22 @@ MAX_PROCESSES = 64
 IN_MEMORY = 32  # versions, unless set; each takes about 0.4 MB
 
 URL = "DIGITS_URL"  # of the service that a command asks
+KEY = "DIGITS_KEY"  # that it sends
 
 _PROCESSES, _PROCESSES_BEFORE = "DIGITS_API_PROCESSES", "DIGITS_WORKERS"  # the second is its old name
 
 
+@lru_cache
+def is_loopback(host: str) -> bool:
+    """Whether this name or address, in lower case, is of this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class ApiSettings(Settings):
-    """Where the API listens and how it draws. It has no API keys yet, so by default only this machine reaches it."""
+    """Where the API listens, whom it answers, and how it draws."""
 
     model_config = SettingsConfigDict(populate_by_name=True)  # api_processes has two other names
 
@@ -39,6 +50,10 @@ class ApiSettings(Settings):
     versions_in_memory: Annotated[int, Field(ge=1, le=100_000)] = IN_MEMORY
     batch_wait_ms: Annotated[float, Field(ge=0, le=100)] = 1.0
     root_path: str = ""  # the prefix that a proxy adds, as /digits
+    keys_file: Path | None = None  # unset: whoever reaches the service may do everything
+    open: bool = False  # without keys, listen on other addresses than loopback's, too
+    cors_origins: Annotated[frozenset[str], NoDecode] = frozenset()  # sites whose pages may use the service
+    trusted_proxies: Annotated[frozenset[str], NoDecode] = frozenset()  # addresses whose X-Forwarded-… headers count
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()  # more names of this service, separated by commas
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     header_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0  # from a request's first byte to its last
@@ -51,11 +66,11 @@ class ApiSettings(Settings):
             raise ValueError("should be a path, as /digits")
         return f"/{parts}" if parts else ""
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, names: Any) -> Any:
         return (
-            [name.strip().rstrip(".").lower() for name in names.split(",") if name.strip()]
+            [name.strip().rstrip("./").lower() for name in names.split(",") if name.strip()]
             if isinstance(names, str)
             else names
         )
@@ -71,6 +86,24 @@ class ApiSettings(Settings):
                 raise ValueError(f"should be names without scheme and port, as digits.example.org; not {name}")
         return names
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, origins: frozenset[str]) -> frozenset[str]:
+        for origin in origins:
+            if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[\w.-]+)(:[0-9]{1,5})?", origin, re.ASCII):
+                raise ValueError(f"should be origins, as https://example.org:8443; not {origin}")
+        return origins
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, networks: frozenset[str]) -> frozenset[str]:
+        for network in networks:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError(f"should be addresses or networks, as 10.0.0.0/8; not {network}") from None
+        return networks
+
     def model_post_init(self, context: Any, /) -> None:
         if os.environ.get(_PROCESSES_BEFORE) and not os.environ.get(_PROCESSES):
             logger.warning("%s is now called %s; the old name still works", _PROCESSES_BEFORE, _PROCESSES)
@@ -79,7 +112,7 @@ class ApiSettings(Settings):
     def list_names(cls) -> list[str]:
         """The names of all settings in the environment."""
         fields = [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
-        return [*fields, _PROCESSES_BEFORE, URL]
+        return [*fields, _PROCESSES_BEFORE, URL, KEY]
 
     @property
     def processes(self) -> int:

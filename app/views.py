@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import languages, static
+from app.calls import get_call
 from models.archs import ARCHS
 
 TEMPLATES = Path(__file__).parent / "web" / "templates"
@@ -71,6 +72,7 @@ class Visit:
             "static": f"static/{static.find_build()}",
             "title": f"{self.strings[view]['title']} – digits",
             "data": data,
+            "key": get_call(self._request.scope).key,
         }
         html = _load_templates().get_template(f"{view}.html").render(everywhere | context)
         response = HTMLResponse(html, status, HEADERS)
@@ -78,6 +80,13 @@ class Visit:
             path = f"{self._request.scope['root_path']}/"
             response.set_cookie(LANGUAGE, self.lang, max_age=YEAR_SECONDS, path=path, samesite="lax")
         return response
+
+
+def render_docs(title: str) -> HTMLResponse:
+    """The page of Swagger UI, which sets styles of elements: the policy lets it."""
+    page = _load_templates().get_template("docs.html").render(title=title, static=f"static/{static.find_build()}")
+    policy = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+    return HTMLResponse(page, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"})
 
 
 def _say_duration(seconds: float | None, strings: Strings) -> str:

@@ -1,6 +1,7 @@
 """``digits jobs``, ``digits follow`` and ``digits cancel``: the jobs of a service, on this machine or another one."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -11,7 +12,7 @@ import typer
 
 from app.cli.console import fail, out, write_json
 from app.cli.progress import Display, make_bar
-from app.settings import URL, ApiSettings
+from app.settings import KEY, URL, ApiSettings
 from worker.jobs import JobState
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ class _Service:
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
         self._url = (url or make_url(ApiSettings())).rstrip("/")
-        self._client = httpx.Client(timeout=ANSWER_SECONDS, follow_redirects=True)
+        key = os.environ.get(KEY)  # never an option: other users of the machine see those
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(timeout=ANSWER_SECONDS, follow_redirects=True, headers=headers)
 
     def ask(self, method: str, path: str, *, but: tuple[int, ...] = (), **options: Any) -> "httpx.Response":
         """The answer to a request; ``but`` are statuses that are no failure here."""

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from app.cli.console import fail
+from app.keys import KeysError
 from app.settings import MAX_PROCESSES, ApiSettings
 from worker.settings import Settings
 
@@ -27,7 +28,7 @@ def up(host: HostOption = None, port: PortOption = None) -> None:
 
     try:
         up.up(_make_settings(host=host, port=port))
-    except (up.UpError, valkey.ValkeyError, AddressError, StartError, OSError) as error:
+    except (up.UpError, valkey.ValkeyError, AddressError, KeysError, StartError, OSError) as error:
         fail(str(error))
 
 
@@ -49,7 +50,7 @@ def serve(
 
     try:
         serving.serve(_make_settings(host=host, port=port, api_processes=processes))
-    except (serving.AddressError, StartError, UnavailableDeviceError) as error:
+    except (serving.AddressError, KeysError, StartError, UnavailableDeviceError) as error:
         fail(str(error))
 
 

@@ -8,13 +8,12 @@ address without reading the answers, so those that change something are refused,
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import BadRequestError, ForbiddenError, MisdirectedError
+from app.settings import is_loopback
 
-LOOPBACK = "localhost"
 MAPPED = "::ffff:"  # before an address of IPv4 if a socket of IPv6 takes both
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -24,13 +23,14 @@ class Hosts:
 
     The service answers to loopback's names, to the address that it listens on or that the connection
     came in at, and to ``names``, each with any port. A request that may change something and has an ``Origin`` (which
-    browsers send) must come from a page of the service itself, or of one of ``names``.
+    browsers send) must come from a page of the service itself, of one of ``names``, or of one of ``origins``.
     """
 
-    def __init__(self, app: ASGIApp, listening: str, names: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, listening: str, names: Collection[str], origins: Collection[str] = ()) -> None:
         self._app = app
         self._listening = listening
         self._names = frozenset(names)
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -47,17 +47,19 @@ class Hosts:
         if not host:
             raise BadRequestError("the Host header is not a host", field="Host")
         here = (self._listening, scope["server"][0].removeprefix(MAPPED))
-        if not (host in self._names or host in here or _is_loopback(host)):
+        if not (host in self._names or host in here or is_loopback(host)):
             detail = f"this service is not {host}; its operator can add this name to DIGITS_ALLOWED_HOSTS"
             raise MisdirectedError(detail, field="Host")
         if scope["method"] in SAFE_METHODS:
             return
         for name, value in scope["headers"]:
             if name == b"origin" and not self._is_ours(value.decode("latin-1"), hosts[0].decode("latin-1")):
-                detail = "a page of another site may change nothing here; its operator can add the site's name to "
-                raise ForbiddenError(detail + "DIGITS_ALLOWED_HOSTS", field="Origin")
+                detail = "a page of another site may change nothing here; its operator can add the site to "
+                raise ForbiddenError(detail + "DIGITS_ALLOWED_HOSTS or DIGITS_CORS_ORIGINS", field="Origin")
 
     def _is_ours(self, origin: str, host: str) -> bool:
+        if origin in self._origins:
+            return True
         authority = origin.partition("://")[2]
         return bool(authority) and (authority == host or _read_name(authority.encode("latin-1")) in self._names)
 
@@ -67,11 +69,3 @@ def _read_name(authority: bytes) -> str:
     """The host in ``Host``, in lower case and without a port, brackets or the last dot; empty if it is malformed."""
     found = re.fullmatch(rb"(?:\[([0-9a-f:.]+)\]|([\w.-]+?)\.?)(?::\d*)?", authority.lower(), re.ASCII)
     return (found[1] or found[2]).decode() if found else ""
-
-
-@lru_cache
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == LOOPBACK

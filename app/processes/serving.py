@@ -19,10 +19,11 @@ from typing import Any, cast
 
 import uvicorn
 
+from app.keys import read_keys
 from app.memory import keep_freed_memory
 from app.processes import supervise
 from app.processes.child import Child
-from app.settings import ApiSettings
+from app.settings import ApiSettings, is_loopback
 from worker.settings import LOG_FORMAT
 
 logger = logging.getLogger(__name__)
@@ -52,10 +53,12 @@ def serve(settings: ApiSettings) -> None:
     """Answer until SIGINT or SIGTERM.
 
     Raises:
-        AddressError: it cannot listen on the address.
+        AddressError: it cannot listen on the address, or must not.
+        KeysError: the keys file cannot be used.
         UnavailableDeviceError: the device of the settings does not exist here.
         StartError: one of several processes cannot start.
     """
+    require_permitted(settings)
     if settings.processes == 1:
         run(settings)
         return
@@ -99,6 +102,8 @@ def run(settings: ApiSettings, *, shared: bool = False, announces: bool = True) 
             timeout_keep_alive=IDLE_SECONDS,
             log_config=None,
             backlog=BACKLOG,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=sorted(settings.trusted_proxies),
             access_log=False,  # costs a tenth of a small picture's time; a proxy in front has its own
             timeout_graceful_shutdown=ANSWER_SECONDS + 1,
             server_header=False,
@@ -131,6 +136,22 @@ class _Server(uvicorn.Server):
     def _cut(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+def require_permitted(settings: ApiSettings) -> None:
+    """Check that whoever can reach the address may use the service.
+
+    Raises:
+        AddressError: other machines could reach it, and no setting says that they may.
+        KeysError: the keys file cannot be used.
+    """
+    if settings.keys_file:
+        read_keys(settings.keys_file)
+    elif not settings.open and not is_loopback(settings.host.lower()):
+        raise AddressError(
+            f"on {settings.host}, whoever reaches this machine could train and delete. Give out keys and name their "
+            "file in DIGITS_KEYS_FILE (`digits keys add --help`), or set DIGITS_OPEN=true in a network that you trust"
+        )
 
 
 def require_free(settings: ApiSettings) -> None:

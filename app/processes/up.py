@@ -33,11 +33,13 @@ def up(settings: ApiSettings) -> None:
 
     Raises:
         UpError: the state directory is taken or cannot be written.
-        AddressError: the API cannot listen on its address.
+        AddressError: the API cannot listen on its address, or must not.
+        KeysError: the keys file cannot be used.
         StartError: the worker or the API cannot start.
         ValkeyError: there is no Valkey for this platform, or it does not start.
     """
     with _lock(settings.state_dir), supervise.stop_on_signal() as stop:
+        serving.require_permitted(settings)
         serving.require_free(settings)
         logger.info("jobs are kept in %s, versions in %s", settings.state_dir, settings.model_dir)
         environment: dict[str, str] = {}

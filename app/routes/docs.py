@@ -7,10 +7,10 @@ page works behind a prefix, too.
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import FileResponse, HTMLResponse
 
 from app.errors import NotFoundError
+from app.views import render_docs
 
 MEDIA_TYPES = {  # of the wheel's files
     "swagger-ui-bundle.js": "text/javascript",
@@ -24,13 +24,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/docs")
 async def show_docs(request: Request) -> HTMLResponse:
     """The page."""
-    return get_swagger_ui_html(
-        title=request.app.title,
-        openapi_url="openapi.json",
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="docs/favicon-32x32.png",
-    )
+    return render_docs(request.app.title)
 
 
 @router.get("/docs/{name}")

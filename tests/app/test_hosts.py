@@ -20,6 +20,7 @@ def named(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator
     folder = tmp_path_factory.mktemp("named")
     environment = {
         "DIGITS_HOST": "0.0.0.0",
+        "DIGITS_OPEN": "true",
         "DIGITS_ALLOWED_HOSTS": "Digits.example.org, 192.0.2.1",
         "DIGITS_REDIS_URL": valkey_url,
         "DIGITS_MODEL_DIR": str(folder),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from app import comparison, languages, views
-from app.routes import drawing, pages
+from app.keys import Scope
+from app.routes import drawing, login, pages
 from app.static import FOLDER
 from app.views import TEMPLATES
 from worker.jobs import JobState
@@ -26,7 +27,7 @@ def flatten(strings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 ALL = {code: dict(flatten(strings)) for code, strings in languages.load().items()}
 SCRIPTS = "\n".join(path.read_text() for path in FOLDER.glob("*.js"))
 HTML = "\n".join(path.read_text() for path in TEMPLATES.glob("*.html"))
-SOURCES = "\n".join([SCRIPTS, HTML, *(inspect.getsource(module) for module in (pages, drawing, views, comparison))])
+SOURCES = "\n".join([SCRIPTS, HTML, *(inspect.getsource(module) for module in (pages, drawing, login, views, comparison))])
 
 
 @pytest.mark.parametrize("code", ALL)
@@ -48,7 +49,7 @@ def test_every_string_is_used_and_no_other() -> None:
     theirs = {name.removeprefix("script.") for name in ALL["en"] if name.startswith("script.")}
     assert set(re.findall(r'\bt\("(\w+)"', SCRIPTS)) <= theirs
     named = {name.rpartition(".")[2] for name in ALL["en"]}
-    computed = {*JobState, *RECIPES, *(f"verdict_{kind}" for kind in DOutput)}  # no source has these names
+    computed = {*JobState, *RECIPES, *Scope, *(f"verdict_{kind}" for kind in DOutput)}  # no source has these names
     assert {name for name in named - computed if not re.search(rf"\b{name.removesuffix('_what')}\b", SOURCES)} == set()
 
 

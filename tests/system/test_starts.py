@@ -50,7 +50,7 @@ def test_a_setting_that_cannot_work_ends_a_worker_with_the_reason(tmp_path: Path
 @pytest.mark.parametrize("name", OF_THE_SERVICE)
 def test_a_setting_that_cannot_work_ends_the_service_with_the_reason(tmp_path: Path, name: str) -> None:
     value, said = OF_THE_SERVICE[name]
-    output = run_up(tmp_path, **{name: value})
+    output = run_up(tmp_path, DIGITS_OPEN="true", **{name: value})
     assert said in output
     assert "Traceback" not in output
     assert "starting it again" not in output

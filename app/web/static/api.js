@@ -44,6 +44,8 @@ export async function askJson(address, options = {}) {
 /** What a problem means, in a sentence that says what to do. */
 export function explain({ status, detail, errors, seconds }) {
   if (status === 0) return t(navigator.onLine ? "away" : "offline");
+  if (status === 401) return t("key_gone");
+  if (status === 403 && errors[0]?.bound?.needed) return t("key_lacks", { scope: errors[0].bound.needed });
   if (status === 422 && errors.length) return errors.map(explainField).join(" ");
   if (status === 429) return t("busy", { seconds });
   if (status === 502) return t("away");
