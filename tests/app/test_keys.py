@@ -73,7 +73,9 @@ class Guarded:
 
     def ask(self, method: str, path: str, key: str = "", **options: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        body: dict[str, object] = {"json": {}} if method in ("POST", "PUT") and path.partition("?")[0] in ("/train", "/datasets") else {}
+        body: dict[str, object] = (
+            {"json": {}} if method in ("POST", "PUT") and path.partition("?")[0] in ("/train", "/datasets") else {}
+        )
         return self.client.request(method, path, headers=headers, **{**body, **options})  # type: ignore[arg-type]
 
 

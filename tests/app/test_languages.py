@@ -27,7 +27,9 @@ def flatten(strings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 ALL = {code: dict(flatten(strings)) for code, strings in languages.load().items()}
 SCRIPTS = "\n".join(path.read_text() for path in FOLDER.glob("*.js"))
 HTML = "\n".join(path.read_text() for path in TEMPLATES.glob("*.html"))
-SOURCES = "\n".join([SCRIPTS, HTML, *(inspect.getsource(module) for module in (pages, drawing, login, views, comparison))])
+SOURCES = "\n".join(
+    [SCRIPTS, HTML, *(inspect.getsource(module) for module in (pages, drawing, login, views, comparison))]
+)
 
 
 @pytest.mark.parametrize("code", ALL)
