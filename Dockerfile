@@ -2,7 +2,9 @@
 #
 #   docker build -t digits .
 #   docker build -t digits:cuda --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130 .
-#   docker run --rm --read-only -p 127.0.0.1:8000:8000 digits
+#   docker run --rm --read-only -e DIGITS_OPEN=true -p 127.0.0.1:8000:8000 digits
+#
+# DIGITS_OPEN: without keys. What the port of the container is published on decides who reaches it.
 
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

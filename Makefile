@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/peers
+AUDIT := timeout 60 $(VENV)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 .DEFAULT_GOAL := help
 .PHONY: help run test unprotected soak bench check format clean
@@ -42,11 +43,16 @@ bench: $(INSTALLED) $(PEERS)/.installed ## measure training, and drawing against
 	$(VENV)/bin/python benchmarks/usefulness.py
 	$(VENV)/bin/python benchmarks/usefulness.py --judge
 
-check: $(INSTALLED) ## check style, types and import rules
+check: $(INSTALLED) ## check style, types, import rules and known vulnerabilities
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/bandit -q -ll -r app worker models
+	@$(AUDIT) > $(VENV)/audit.log 2>&1 && ! grep -q 'could not be audited' $(VENV)/audit.log \
+		&& echo "pip-audit: no known vulnerabilities" \
+		|| { ! grep -E 'Found [0-9]+ known' -A 1000 $(VENV)/audit.log \
+		&& echo "pip-audit: skipped, for no (whole) index of vulnerabilities answers"; }
 
 format: $(INSTALLED) ## format the code
 	$(VENV)/bin/ruff check --fix .

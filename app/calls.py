@@ -2,7 +2,10 @@
 
 import re
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 
 from starlette.types import Scope
 
@@ -13,20 +16,47 @@ REQUEST_ID = "X-Request-ID"
 _NAME = "digits.call"
 
 
+async def _allow(count: int, field: str) -> None:
+    """There is no limit."""
+
+
+@lru_cache
+def _find_network(address: str) -> str:
+    try:
+        found = ip_address(address.removeprefix("::ffff:"))
+    except ValueError:  # a socket without addresses
+        return address
+    return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
+
+
 @dataclass(slots=True)
 class Call:
     """One request. The layers fill in what they learn of it."""
 
     request_id: str
     route: str = ""  # the name of its route; empty if there is none
+    address: str = ""  # of the client
     key: Key | None = None  # None: it came without one
+    # A route calls it with a number of images, and with the field that asks for them, before it draws them.
+    take_images: Callable[[int, str], Awaitable[None]] = _allow
+
+    @property
+    def client(self) -> str:
+        """Who asks: the name of a key, or else an address; of IPv6, the network that one customer gets."""
+        return f"key {self.key.name}" if self.key else f"address {_find_network(self.address)}"
+
+
+def make_request_id() -> str:
+    """An id for a request that came without one."""
+    return secrets.token_hex(8)
 
 
 def begin_call(scope: Scope) -> Call:
     """Make the call of a new request. Its id is the client's, if that is 1 to 128 plain characters."""
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     is_plain = re.fullmatch(rb"[\w.:/+=-]{1,128}", given, re.ASCII)
-    call = Call(given.decode() if is_plain else secrets.token_hex(8))
+    client = scope.get("client")
+    call = Call(given.decode() if is_plain else make_request_id(), address=client[0] if client else "")
     scope[_NAME] = call
     return call
 

@@ -13,6 +13,7 @@ Routes and layers raise these:
     ├── UnsupportedMediaError 415
     ├── MisdirectedError      421
     ├── UnprocessableError    422
+    ├── TooManyError          429
     └── UnavailableError      503
 
 ``models``, ``worker`` and the engine raise their own errors, which know nothing of HTTP.
@@ -123,6 +124,12 @@ class UnprocessableError(ServiceError):
     """The input is wrong; correct the field that the answer names, within its bound."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class TooManyError(ServiceError):
+    """The client asks for more than it may in this time; try again after ``Retry-After``."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class UnavailableError(ServiceError):

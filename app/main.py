@@ -25,12 +25,14 @@ from app.engine import Engine
 from app.generators import Generators
 from app.indexes import Indexes
 from app.keys import KeyRing
+from app.limiter import make_limiter
 from app.middleware.body_limit import BodyLimit
 from app.middleware.calls import Calls
 from app.middleware.cors import make_cors
 from app.middleware.headers import Headers
 from app.middleware.hosts import Hosts
 from app.middleware.keys import Keys
+from app.middleware.limits import Limits
 from app.middleware.methods import Methods
 from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
@@ -72,6 +74,7 @@ LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "prefix": lambda app, settings: Prefix(app, settings.root_path),
     "routing": lambda app, _: Routing(app),
     "keys": lambda app, _: Keys(app),
+    "limits": lambda app, _: Limits(app),
     "body limit": lambda app, _: BodyLimit(app),
     "unique keys": lambda app, _: UniqueKeys(app),
     "methods": lambda app, _: Methods(app),
@@ -112,7 +115,7 @@ class Application(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         if not self.openapi_schema:
-            openapi.complete(super().openapi())
+            openapi.complete(super().openapi(), asks_for_keys=self._settings.keys_file is not None)
         return super().openapi()
 
     async def close_streams(self) -> None:
@@ -150,6 +153,8 @@ def create_app(settings: ApiSettings) -> Application:
             app.state.resources = Resources(
                 generators, indexes, engine, exporter, studio, settings.deadline_seconds, job_queue
             )
+            if app.state.limiter:
+                stack.callback(app.state.limiter.close)
             stack.callback(indexes.close)
             indexes.start()
             gc.collect()
@@ -172,6 +177,7 @@ def create_app(settings: ApiSettings) -> Application:
         redirect_slashes=False,  # app/middleware/prefix.py does it
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it looks for a receiver per request
     )
+    app.state.limiter = make_limiter(settings)
     app.state.key_ring = KeyRing(settings.keys_file) if settings.keys_file else None
     # Before the pages of FastAPI, and not by include_router(), which would search twice per request.
     app.router.routes[:0] = [route for part in ROUTES for route in part.router.routes]

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from app.keys import Scope
 from app.rendering import FORMATS
+from app.scopes import COOKIE, find_scope
 
 Described = dict[int | str, dict[str, Any]]
 
@@ -103,7 +105,7 @@ EPOCHS = {
 
 _BINARY = {"type": "string", "format": "binary"}
 
-EVENT = {
+EVENT = {  # of a stream; OpenAPI 3.1 has no word for it
     "type": "object",
     "title": "Event",
     "required": ["id", "event", "data"],
@@ -117,8 +119,18 @@ EVENT = {
 # A problem that every operation may answer with: the layers of app/main.py and the protocol see to that.
 COMMON = (400, 408, 413, 414, 421, 422, 431, 500, 503)
 OF_CHANGES = (403,)  # of all methods but GET
+OF_KEYS = (401, 403)  # where a key is asked for
+OF_DRAWING = (429,)  # where limits are
+
+# The ways to send a key. In each of them, OpenAPI names the scope that is needed.
+_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+}
 
 _HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW_Authenticate": "what is asked for: Bearer (RFC 6750)"},
     429: {"Retry_After": "the seconds until another try is worth it"},
     503: {"Retry_After": "as in 429, where it is known"},
 }
@@ -163,9 +175,11 @@ def describe_cached(
     }
 
 
-def complete(schema: dict[str, Any]) -> None:
-    """Add to FastAPI's schema what every operation may answer."""
-    schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+def complete(schema: dict[str, Any], *, asks_for_keys: bool) -> None:
+    """Add to FastAPI's schema what every operation may answer, and the keys that it asks for."""
+    components = schema.setdefault("components", {})
+    components["securitySchemes"] = _SCHEMES
+    schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own 422, which is never sent
         schemas.pop(name, None)
     schemas["Problem"] = PROBLEM
@@ -175,9 +189,13 @@ def complete(schema: dict[str, Any]) -> None:
                 _forbid_null(parameter)
             for answer in operation["responses"].values():
                 for body in answer.get("content", {}).values():
-                    if "itemSchema" in body:  # FastAPI adds that the whole is a string
+                    if "x-itemSchema" in body:  # FastAPI adds that the whole is a string
                         body.pop("schema", None)
-            common = COMMON if method == "get" else COMMON + OF_CHANGES
+            needed = find_scope(operation["operationId"])
+            if needed:
+                operation["security"] = [*([] if asks_for_keys else [{}]), *({name: [needed]} for name in _SCHEMES)]
+            common = COMMON + OF_KEYS * bool(needed) + OF_DRAWING * (needed is Scope.DRAW)
+            common += OF_CHANGES * (method != "get")
             described = {str(status): answer for status, answer in describe_problems(*common).items()}
             own = {status: answer for status, answer in operation["responses"].items() if status != "422"}
             operation["responses"] = dict(sorted({**described, **own}.items()))

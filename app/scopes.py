@@ -1,8 +1,13 @@
-"""What each route asks of a key. A route without a row needs ``admin``, and a test fails."""
+"""What each route asks of a key, and where a browser keeps one.
+
+A route without a row needs ``admin``, and a test fails.
+"""
 
 from collections.abc import Mapping
 
 from app.keys import Scope
+
+COOKIE = "digits_key"  # of a browser that has logged in
 
 # The name of a route → the scope that its callers need; None: everyone may call it.
 SCOPES: Mapping[str, Scope | None] = {

@@ -36,15 +36,18 @@ KINDS = {
     "told": ("/", "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-Proto $scheme;"),
 }
 
+# The proxy says that the connection to it is safe, and whose it is.
+SECURE = ("/", "proxy_set_header X-Forwarded-For 192.0.2.7; proxy_set_header X-Forwarded-Proto https;")
+
 
 @contextmanager
-def running_nginx(folder: Path, api: httpx.Client, kind: str) -> Iterator[str]:
-    """Run it as a row of ``KINDS`` says; yields the address of the API behind it."""
+def running_nginx(folder: Path, api: httpx.Client, kind: tuple[str, str]) -> Iterator[str]:
+    """Run it as a value of ``KINDS`` says; yields the address of the API behind it."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         assert not os.environ.get("CI"), "no nginx: .ci/run installs it"
         pytest.skip("no nginx")
-    slash, options = KINDS[kind]
+    slash, options = kind
     port, behind = find_free_port(), f"{api.base_url.host}:{api.base_url.port}"
     path = folder / "nginx.conf"
     path.write_text(CONFIGURATION.format(folder=folder, port=port, api=behind, slash=slash, options=options))

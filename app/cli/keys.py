@@ -10,7 +10,11 @@ from app import keys
 from app.cli.console import fail, out
 from app.settings import ApiSettings
 
-commands = typer.Typer(no_args_is_help=True, help="Give out keys of the service, and take them back.")
+commands = typer.Typer(
+    no_args_is_help=True,
+    help="Give out keys of the service, and take them back. They are kept in the file DIGITS_KEYS_FILE.",
+    epilog="Example: `DIGITS_KEYS_FILE=keys.json digits keys add class-3b --scope draw`",
+)
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is: letters, digits, . _ and -")]
 

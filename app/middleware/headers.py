@@ -7,7 +7,7 @@ from app.calls import REQUEST_ID, get_call
 _ID = REQUEST_ID.lower().encode()
 
 # Of answers that have no policy of their own, as the page has: they are data, and nothing of them may run.
-_POLICY = (
+POLICY = (
     (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),  # for browsers that know no frame-ancestors
@@ -22,7 +22,7 @@ class Headers:
 
     def __init__(self, app: ASGIApp, *, is_shared: bool) -> None:
         self._app = app
-        self._defaults = (*_POLICY, (_RESOURCE_POLICY, b"cross-origin" if is_shared else b"same-origin"))
+        self._defaults = (*POLICY, (_RESOURCE_POLICY, b"cross-origin" if is_shared else b"same-origin"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

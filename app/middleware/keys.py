@@ -9,10 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.calls import get_call
 from app.errors import ForbiddenError, UnauthorizedError
 from app.keys import KeyRing
-from app.scopes import LOCAL, find_scope
+from app.scopes import COOKIE, LOCAL, find_scope
 from app.settings import is_loopback
-
-COOKIE = "digits_key"  # of a browser that has logged in
 
 # What a proxy adds: the connection comes from this machine, the request does not.
 _FORWARDED = frozenset({b"x-forwarded-for", b"x-real-ip", b"forwarded"})

@@ -33,7 +33,8 @@ GRACE_SECONDS = 4.0  # for a process to end, ANSWER_SECONDS included
 BACKLOG = 2048  # connections that wait to be accepted
 READ_SECONDS = 60  # that a client may read nothing of its answer before its connection is cut (Linux)
 
-_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # the address to ask if the service listens on all
+# The address to ask if the service listens on all.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104
 
 _ALIKE = ("app.generators", "worker.reconciler")  # what all processes see alike, only one of them logs
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.album import Album
 from app.caching import make_etag, matches
+from app.calls import get_call
 from app.dependencies import Resources, ResourcesDep
 from app.engine import Drawing
 from app.rendering import Images
@@ -61,6 +62,7 @@ class Answering:
             EngineBusyError: too much is waiting.
             TooLateError, ClientDisconnect: as :func:`app.waiting.wait_for`.
         """
+        await get_call(self._request.scope).take_images(len(seeds), "seeds")
         drawn = self._resources.engine.submit(drawing, seeds, encode, apart=apart)
         return await wait_for(drawn, self._request, self._deadline)
 

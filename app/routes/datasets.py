@@ -6,10 +6,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from app.calls import get_call
 from app.datasets import DatasetOrder
 from app.dependencies import ResourcesDep
 from app.errors import UnprocessableError
@@ -60,13 +61,14 @@ class DatasetResponse(StreamingResponse):
 
 
 @router.post("/datasets", response_class=StreamingResponse, responses=_ANSWERS)
-async def make_dataset(order: DatasetOrder, resources: ResourcesDep) -> DatasetResponse:
+async def make_dataset(order: DatasetOrder, request: Request, resources: ResourcesDep) -> DatasetResponse:
     """Exactly ``per_class`` digits of each class, with labels. The same request gives the same bytes.
 
     Labels are what two classifiers read, at ``min_confidence`` or more. For more than 10,000 a class, there is
     `digits dataset`.
     """
     loaded = await resources.generators.find(order.arch, order.version)
+    await get_call(request.scope).take_images(10 * order.per_class, "per_class")
     pieces = resources.exporter.export(order, loaded)
     try:
         first = await anext(pieces)  # what cannot be made is an error instead of half a file

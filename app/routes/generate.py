@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.requests import ClientDisconnect
 
 from app.caching import choose_freshness, make_etag, matches
+from app.calls import get_call
 from app.dependencies import Resources, get_resources
 from app.errors import NotAcceptableError, UnprocessableError
 from app.generators import LoadedVersion
@@ -114,6 +115,7 @@ async def _draw(
         response = Response(media_type=media_type, headers=headers)
         del response.headers["content-length"]
         return response
+    await get_call(request.scope).take_images(len(each), order.asked or "n")
     answer = resources.engine.submit(loaded, each, encoder, apart=encoder.is_large())
     body = await wait_for(answer, request, deadline)
     return Response(body, media_type=media_type, headers=headers)

@@ -166,7 +166,10 @@ async def _follow(job_id: str, queue: JobQueueDep) -> AsyncIterator[Feed]:
     "/jobs/{job_id}/events",
     response_class=EventStream,
     responses={
-        200: {"description": "the events", "content": {EventStream.media_type: {"itemSchema": EVENT}}},
+        200: {
+            "description": "the events",
+            "content": {EventStream.media_type: {"x-itemSchema": EVENT}},
+        },
         204: {"description": "the client has seen the last event"},
         **describe_problems(404, 503),
     },

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.keys import KeyRing, Scope
-from app.middleware.keys import COOKIE
+from app.scopes import COOKIE
 from app.views import Visit
 
 LOGIN_SECONDS = 90 * 24 * 3600

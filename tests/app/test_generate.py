@@ -165,9 +165,10 @@ def test_head_answers_as_get_and_draws_nothing(accept: str, model_dir: Path, mon
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://digits") as client,
         ):
-            expected = dict((await client.get("/generate", params=query, headers={"Accept": accept})).headers)
+            headers = {"Accept": accept, "X-Request-ID": "1"}
+            expected = dict((await client.get("/generate", params=query, headers=headers)).headers)
             monkeypatch.setattr(Engine, "submit", lambda *_, **__: pytest.fail("something is drawn"))
-            answer = await client.head("/generate", params=query, headers={"Accept": accept})
+            answer = await client.head("/generate", params=query, headers=headers)
             assert (answer.status_code, answer.content) == (200, b"")
             del expected["content-length"]
             assert dict(answer.headers) == expected

@@ -1,15 +1,18 @@
 """What OpenAPI says holds: schemathesis tries it, and a generated client works."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import openapi_spec_validator
 import pytest
 from PIL import Image
 
+from app.keys import Scope, add_key
 from app.main import create_app
 from app.settings import ApiSettings
 from tests.processes import running_api
@@ -23,12 +26,12 @@ content_type_overrides:
 """
 CLIENT = """
 import sys
-from digits_client import Client
+from digits_client import AuthenticatedClient
 from digits_client.api.generate import post_generate
 from digits_client.api.train import train, get_job
 from digits_client.models import ArchName, Job, JobState, Problem, TrainRequest
 
-client = Client(base_url=sys.argv[1])
+client = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[3])
 picture = post_generate.sync(client=client, arch=ArchName.WGAN, n=4)
 open(sys.argv[2], "wb").write(picture.payload.read())
 job = train.sync(client=client, body=TrainRequest(arch=ArchName.VANILLA))
@@ -45,16 +48,26 @@ assert isinstance(missing, Problem) and missing.status == 404, missing
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("described")
-    with running_api(folder, DIGITS_REDIS_URL=valkey_url, DIGITS_MODEL_DIR=str(folder)) as client:
+    file = folder / "keys.json"
+    key = add_key(file, "all", frozenset([Scope.ADMIN]))
+    environment = {"DIGITS_KEYS_FILE": str(file), "DIGITS_REDIS_URL": valkey_url, "DIGITS_MODEL_DIR": str(folder)}
+    with running_api(folder, **environment) as client:
+        client.headers["Authorization"] = f"Bearer {key}"
         yield client
 
 
-def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phases", "found"),
+    [("coverage,fuzzing", r"Tested: 24\b"), ("stateful", r"API Links: +[1-9][0-9]* covered")],
+)
+def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Path, phases: str, found: str) -> None:
     """Right and wrong input, alone and in sequences: from a job to its cancellation."""
     run = subprocess.run(
         [
             Path(sys.executable).with_name("st"), "run", f"{described.base_url}/openapi.json", "--no-color",
-            "--max-examples", "20", "--max-time", "8", "--seed", "1", "--generation-database", "none",
+            "--phases", phases, "--max-examples", "20", "--max-time", "8", "--seed", "1",
+            "--generation-database", "none",
+            "--header", f"Authorization: {described.headers['Authorization']}",
             "--request-timeout", "1",  # the events of a job that waits have no end
             "--exclude-checks", "use_after_free",  # DELETE cancels a job, which can be looked at for 30 days
         ],
@@ -65,7 +78,7 @@ def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Pa
         timeout=110,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-10_000:]
-    assert "Tested: 24" in run.stdout
+    assert re.search(found, run.stdout), run.stdout
 
 
 def test_a_generated_client_works(described: httpx.Client, tmp_path: Path) -> None:
@@ -79,9 +92,14 @@ def test_a_generated_client_works(described: httpx.Client, tmp_path: Path) -> No
     assert made.returncode == 0, made.stdout
     assert "WARNING" not in made.stdout, made.stdout
     picture = tmp_path / "picture.png"
-    subprocess.run([python, "client.py", str(described.base_url), str(picture)], cwd=tmp_path, check=True)
+    token = described.headers["Authorization"].removeprefix("Bearer ")
+    subprocess.run([python, "client.py", str(described.base_url), str(picture), token], cwd=tmp_path, check=True)
     with Image.open(picture) as image:
         assert image.size == (58, 58)
+
+
+def test_the_description_is_one(described: httpx.Client) -> None:
+    openapi_spec_validator.validate(described.get("/openapi.json").json())
 
 
 def test_every_operation_names_its_answers(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def prefixed(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Itera
 @pytest.fixture(params=KINDS)
 def proxied(request: pytest.FixtureRequest, prefixed: httpx.Client, tmp_path: Path) -> Iterator[httpx.Client]:
     with (
-        running_nginx(tmp_path, prefixed, request.param) as address,
+        running_nginx(tmp_path, prefixed, KINDS[request.param]) as address,
         httpx.Client(base_url=address, timeout=30, headers={"Host": "example.org"}) as client,
     ):
         yield client

@@ -26,7 +26,7 @@ def api(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[h
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_view_works(chromium: Browser, api: httpx.Client, store: JobStore, tmp_path: Path, kind: str) -> None:
-    with running_nginx(tmp_path, api, kind) as address, visiting(chromium, address) as visitor:
+    with running_nginx(tmp_path, api, KINDS[kind]) as address, visiting(chromium, address) as visitor:
         page = visitor.open()
         expect(page.locator(".cells button")).to_have_count(16)
         for name, there in (("Compare", "#right img"), ("Morph", "#position:enabled"), ("Train", "#order")):

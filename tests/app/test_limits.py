@@ -1,0 +1,102 @@
+"""What a client may draw, per key or address: counted in a real Valkey, and without one."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.keys import Scope, add_key
+from tests.processes import eventually, running_api, running_valkey
+from worker.jobs import JobStore
+
+DIGIT = "/generate?arch=wgan&n=1"
+
+
+@pytest.fixture(params=["shared", "alone"])
+def limited(request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, store: JobStore) -> Iterator[httpx.Client]:
+    """At most 600 images a minute, of two processes that share a Valkey, or of one without any."""
+    shared = {"DIGITS_REDIS_URL": valkey_url, "DIGITS_API_PROCESSES": "2"} if request.param == "shared" else {}
+    with running_api(tmp_path, DIGITS_MODEL_DIR=str(tmp_path), DIGITS_LIMIT_IMAGES="600", **shared) as client:
+        yield client
+
+
+def read_rest(answer: httpx.Response) -> dict[str, int]:
+    """What is left, by limit."""
+    return {name: int(left) for name, left in re.findall(r'"(\w+)";r=(\d+);t=\d+', answer.headers["RateLimit"])}
+
+
+def test_images_are_counted_whatever_draws_them(limited: httpx.Client) -> None:
+    address = {"X-Forwarded-For": "192.0.2.7"}  # whom nobody trusts
+    first = limited.post("/generate?arch=wgan&n=200")
+    assert first.headers["RateLimit-Policy"] == '"images";q=600;w=60'
+    assert read_rest(first) == {"images": 400}
+    assert read_rest(limited.get("/compare.png?seeds=0-3")) == {"images": 400 - 3 * 4}
+    assert read_rest(limited.get("/morph.png?arch=wgan&from=1&to=2&frames=8")) == {"images": 380}
+    assert limited.get("/models").status_code == 200
+    refused = limited.post("/generate?arch=wgan&n=381", headers=address)
+    assert refused.status_code == 429
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert read_rest(refused) == {"images": 380}
+    assert "more than 600 images a minute" in refused.json()["detail"]
+    assert read_rest(limited.post("/generate?arch=wgan&text=1234")) == {"images": 376}
+    data = limited.post("/datasets", json={"arch": "wgan", "per_class": 1})
+    assert read_rest(data) == {"images": 366}
+    assert limited.post("/generate?arch=wgan&n=366").status_code == 200
+    assert limited.post(DIGIT).status_code == 429
+
+
+def test_what_no_client_may_ever_have_is_no_matter_of_time(limited: httpx.Client) -> None:
+    for answer, field in (
+        (limited.post("/generate?arch=wgan&n=601"), "n"),
+        (limited.post("/datasets", json={"arch": "wgan", "per_class": 61}), "per_class"),
+    ):
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+        assert answer.json()["errors"][0]["bound"] == {"images": 600}
+
+
+def test_what_is_not_drawn_is_not_counted(limited: httpx.Client) -> None:
+    tag = limited.get("/generate?arch=wgan&n=9&seed=1").headers["ETag"]
+    cached = limited.get("/generate?arch=wgan&n=9&seed=1", headers={"If-None-Match": tag})
+    assert cached.status_code == 304
+    assert limited.head("/generate?arch=wgan&n=9").status_code == 200
+    assert limited.post("/generate?arch=wgan&n=0").status_code == 422
+    assert read_rest(limited.post(DIGIT)) == {"images": 590}
+
+
+def test_each_key_has_its_own_limit(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    one, other = (add_key(file, name, frozenset([Scope.ADMIN])) for name in ("one", "other"))
+    environment = {"DIGITS_KEYS_FILE": str(file), "DIGITS_MODEL_DIR": str(tmp_path), "DIGITS_LIMIT_IMAGES": "16"}
+    with running_api(tmp_path, **environment) as client:
+        for _ in range(2):
+            for key in (one, other):
+                left = client.post("/generate?arch=wgan&n=8", headers={"X-API-Key": key})
+                assert left.status_code == 200
+        assert client.post(DIGIT, headers={"X-API-Key": one}).status_code == 429
+        assert client.post(DIGIT).status_code == 401
+
+
+def test_requests_are_counted_before_they_are_understood(tmp_path: Path) -> None:
+    with running_api(tmp_path, DIGITS_MODEL_DIR=str(tmp_path), DIGITS_LIMIT_REQUESTS="3") as client:
+        answers = [client.post("/generate?arch=bogus") for _ in range(12)]
+        assert {answer.status_code for answer in answers} == {422, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.headers["RateLimit-Policy"] == '"requests";q=3;w=1'
+        assert refused.headers["Retry-After"] == "1"
+        assert [client.get("/livez").status_code for _ in range(9)] == [200] * 9
+        eventually(lambda: client.post(DIGIT).status_code == 200, "a second later there is more", 10)
+
+
+def test_without_redis_each_process_counts_on_its_own(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as (server, url):
+        environment = {"DIGITS_MODEL_DIR": str(tmp_path), "DIGITS_REDIS_URL": url, "DIGITS_LIMIT_IMAGES": "100"}
+        with running_api(tmp_path, **environment) as client:
+            assert read_rest(client.post("/generate?arch=wgan&n=90")) == {"images": 10}
+            assert server.process
+            server.process.kill()
+            server.process.wait()
+            assert read_rest(client.post("/generate?arch=wgan&n=90")) == {"images": 10}
+            assert client.post("/generate?arch=wgan&n=90").status_code == 429
