@@ -1,5 +1,6 @@
 """What the layers know of one request: they share it through the ASGI scope, and the outermost one reads it last."""
 
+import itertools
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,12 @@ from app.keys import Key
 REQUEST_ID = "X-Request-ID"
 
 _NAME = "digits.call"
+
+# Content-Security-Policy of an answer that is no page: it is data, and nothing of it may run.
+DATA_POLICY = b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+_PREFIX = secrets.token_hex(6)  # of this process
+_numbers = itertools.count()
 
 
 async def _allow(count: int, field: str) -> None:
@@ -37,6 +44,7 @@ class Call:
     route: str = ""  # the name of its route; empty if there is none
     address: str = ""  # of the client
     key: Key | None = None  # None: it came without one
+    policy: bytes = DATA_POLICY  # Content-Security-Policy of the answer; a page sets its own
     # A route calls it with a number of images, and with the field that asks for them, before it draws them.
     take_images: Callable[[int, str], Awaitable[None]] = _allow
 
@@ -48,17 +56,22 @@ class Call:
 
 def make_request_id() -> str:
     """An id for a request that came without one."""
-    return secrets.token_hex(8)
+    return f"{_PREFIX}{next(_numbers):06x}"
 
 
 def begin_call(scope: Scope) -> Call:
     """Make the call of a new request. Its id is the client's, if that is 1 to 128 plain characters."""
-    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-    is_plain = re.fullmatch(rb"[\w.:/+=-]{1,128}", given, re.ASCII)
     client = scope.get("client")
-    call = Call(given.decode() if is_plain else make_request_id(), address=client[0] if client else "")
+    call = Call(_read_id(scope) or make_request_id(), address=client[0] if client else "")
     scope[_NAME] = call
     return call
+
+
+def _read_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode() if re.fullmatch(rb"[\w.:/+=-]{1,128}", value, re.ASCII) else ""
+    return ""
 
 
 def get_call(scope: Scope) -> Call:

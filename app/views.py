@@ -20,13 +20,10 @@ MENU = {"draw": "./", "compare": "compare", "training": "training", "morph": "mo
 
 # Nothing but our own files runs, is shown or is asked; data: and blob: are pictures that scripts have fetched.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "private, no-cache",
     "Vary": "Accept-Language, Cookie",
 }
@@ -75,6 +72,7 @@ class Visit:
             "key": get_call(self._request.scope).key,
         }
         html = _load_templates().get_template(f"{view}.html").render(everywhere | context)
+        get_call(self._request.scope).policy = POLICY
         response = HTMLResponse(html, status, HEADERS)
         if self.query.get(LANGUAGE) == self.lang:
             path = f"{self._request.scope['root_path']}/"
@@ -82,11 +80,15 @@ class Visit:
         return response
 
 
-def render_docs(title: str) -> HTMLResponse:
+def render_docs(request: Request) -> HTMLResponse:
     """The page of Swagger UI, which sets styles of elements: the policy lets it."""
-    page = _load_templates().get_template("docs.html").render(title=title, static=f"static/{static.find_build()}")
-    policy = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
-    return HTMLResponse(page, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"})
+    page = (
+        _load_templates()
+        .get_template("docs.html")
+        .render(title=request.app.title, static=f"static/{static.find_build()}")
+    )
+    get_call(request.scope).policy = POLICY.replace(b"style-src 'self'", b"style-src 'self' 'unsafe-inline'")
+    return HTMLResponse(page, headers={"Cache-Control": "no-cache"})
 
 
 def _say_duration(seconds: float | None, strings: Strings) -> str:

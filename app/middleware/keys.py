@@ -20,17 +20,17 @@ class Keys:
     """Refuses requests without a good key (401) and those whose key lacks the scope of the route (403).
 
     A key comes as ``Authorization: Bearer``, as ``X-API-Key`` or in a cookie; the first of these counts. A browser that
-    opens a page without one is sent to the page that asks for it. Without a keys file, no key is asked for.
+    opens a page without one is sent to the page that asks for it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ring: KeyRing | None = scope["app"].state.key_ring if scope["type"] == "http" else None
-        if ring is None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        ring: KeyRing = scope["app"].state.key_ring
         call = get_call(scope)
         text = _read_key(scope)
         call.key = ring.find(text) if text else None

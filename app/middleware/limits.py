@@ -21,11 +21,11 @@ class Limits:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limiter: Limiter | None = scope["app"].state.limiter if scope["type"] == "http" else None
-        if limiter is None or find_scope((call := get_call(scope)).route) is not KeyScope.DRAW:
+        if scope["type"] != "http" or find_scope(get_call(scope).route) is not KeyScope.DRAW:
             await self._app(scope, receive, send)
             return
-        turn = _Turn(limiter, call)
+        call = get_call(scope)
+        turn = _Turn(scope["app"].state.limiter, call)
         call.take_images = turn.take_images
         await turn.take(REQUESTS, 1)
 

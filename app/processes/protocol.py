@@ -15,9 +15,9 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.calls import REQUEST_ID, make_request_id
+from app.calls import DATA_POLICY, REQUEST_ID, make_request_id
 from app.errors import Problem
-from app.middleware.headers import POLICY
+from app.middleware.headers import CONTENT_POLICY, FIXED
 
 logger = logging.getLogger(__name__)
 
@@ -219,8 +219,8 @@ class BoundedProtocol(HttpToolsProtocol):
         errors = [{"field": too_long, "detail": detail, "bound": {"le": MAX_HEAD_BYTES}}] if too_long else None
         retry = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
         problem = Problem(status, detail, errors, {"Connection": "close", **retry})
-        request_id = (REQUEST_ID.lower().encode(), make_request_id().encode())
-        headers = (*self.server_state.default_headers, *problem.raw_headers, *POLICY, request_id)
+        ours = ((CONTENT_POLICY, DATA_POLICY), (REQUEST_ID.lower().encode(), make_request_id().encode()))
+        headers = (*self.server_state.default_headers, *problem.raw_headers, *FIXED, *ours)
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + bytes(problem.body))
         self._end()

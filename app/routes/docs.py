@@ -24,7 +24,7 @@ router = APIRouter(include_in_schema=False)
 @router.get("/docs")
 async def show_docs(request: Request) -> HTMLResponse:
     """The page."""
-    return render_docs(request.app.title)
+    return render_docs(request)
 
 
 @router.get("/docs/{name}")

@@ -24,7 +24,6 @@ async def get_static(build: str, name: str, request: Request) -> Response:
     headers = {
         "Cache-Control": f"public, max-age={YEAR_SECONDS}, immutable" if build == static.find_build() else "no-cache",
         "Vary": "Accept-Encoding",
-        "X-Content-Type-Options": "nosniff",
     }
     if is_packed:
         headers["Content-Encoding"] = "gzip"
