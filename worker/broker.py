@@ -11,9 +11,11 @@ from celery import Celery
 from kombu.transport import redis
 
 from worker import connections
+from worker.redis_url import read
 
 logger = logging.getLogger(__name__)
 
+STALE_SECONDS = 5.0  # beyond the one that Redis lets a worker wait, then its connection is made anew
 CHILD_SECONDS = 120.0  # for a child to start; after Celery's 4 s, a busy host would start it again and again
 TRAIN = "digits.train"  # the only task
 
@@ -22,6 +24,23 @@ _PREFIX = "digits:broker:"
 
 
 class _Channel(redis.Channel):
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        """Our own connections. A worker waits for messages on an asynchronous one, and must be told when it ends."""
+
+        def tell(connection: Any) -> None:
+            if self._registered:
+                self._on_connection_disconnect(connection)  # type: ignore[no-untyped-call]
+            if self._pool:  # they lead to the same silent host: a message would be lost with the first of them
+                self._pool.disconnect(inuse_connections=False)
+
+        options = self.connection.client.transport_options
+        return connections.make_pool(
+            options["address"],
+            options["seconds"],
+            health_check_interval=STALE_SECONDS,
+            on_disconnect=tell if asynchronous else None,
+        )
+
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
@@ -31,17 +50,22 @@ class _Channel(redis.Channel):
 
 
 class Transport(redis.Transport):
-    """kombu's transport over Redis; a message that cannot be read does not end the worker."""
+    """kombu's transport over Redis; a message that cannot be read does not end the worker.
+
+    What kombu takes for its URL is only what it says in the log: the ``address`` of its options is used.
+    """
 
     Channel = _Channel
+    can_parse_url = True
 
 
-def make_celery(redis_url: str, **transport_options: Any) -> Celery:
-    """The Celery app; ``transport_options`` set how long its connections wait."""
-    celery = Celery("digits", broker=redis_url, include=["worker.tasks"], set_as_current=False)
+def make_celery(redis_url: str, seconds: float, **transport_options: Any) -> Celery:
+    """The Celery app. Its connections wait ``seconds`` for an answer; ``transport_options`` are kombu's."""
+    address = read(redis_url)
+    celery = Celery("digits", broker=str(address), include=["worker.tasks"], set_as_current=False)
     celery.conf.update(
-        broker_read_url=redis_url,  # else CELERY_BROKER_URL of the environment would win
-        broker_write_url=redis_url,
+        broker_read_url=str(address),  # else CELERY_BROKER_URL of the environment would win
+        broker_write_url=str(address),
         broker_transport=f"{__name__}:{Transport.__name__}",
         task_default_queue=_QUEUE,
         task_serializer="json",
@@ -60,7 +84,14 @@ def make_celery(redis_url: str, **transport_options: Any) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_channel_error_retry=True,  # else a worker ends for good when Redis answers with an error
-        broker_transport_options={"global_keyprefix": _PREFIX, **transport_options},
+        broker_transport_options={
+            "address": address,
+            "seconds": seconds,
+            "login": hash(address.url),  # kombu shares connections where the text of all options is the same
+            "global_keyprefix": _PREFIX,
+            "health_check_interval": STALE_SECONDS,
+            **transport_options,
+        },
     )
     return celery
 
@@ -71,8 +102,7 @@ class Publisher:
     def __init__(self, redis_url: str) -> None:
         self._celery = make_celery(
             redis_url,
-            socket_timeout=connections.REDIS_SECONDS,
-            socket_connect_timeout=connections.REDIS_SECONDS,
+            connections.REDIS_SECONDS,
             max_retries=0,
             connect_retries_timeout=connections.REDIS_SECONDS,
         )

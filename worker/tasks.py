@@ -49,7 +49,7 @@ def serve(redis_url: str) -> None:
     Raises:
         SystemExit: with a status that is not 0 if it ends without being told.
     """
-    celery = broker.make_celery(redis_url, socket_timeout=BROKER_SECONDS, socket_connect_timeout=BROKER_SECONDS)
+    celery = broker.make_celery(redis_url, BROKER_SECONDS)
     celery.set_current()
     try:
         celery.worker_main(

@@ -66,9 +66,9 @@ def _late() -> None:
     jobs.JobStore.can_run = lambda self, job_id: True  # type: ignore[method-assign]
     make = broker.make_celery
 
-    def make_late(redis_url: str, **transport_options: Any) -> Any:
+    def make_late(redis_url: str, seconds: float, **transport_options: Any) -> Any:
         eager = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
-        celery = make(redis_url, **transport_options, **eager)
+        celery = make(redis_url, seconds, **transport_options, **eager)
         celery.conf.task_acks_late = True
         celery.conf.task_reject_on_worker_lost = True
         return celery
@@ -108,6 +108,10 @@ def _no_timeouts() -> None:
     dependencies.ANSWER_SECONDS = 60.0
 
 
+def _no_end_of_silence() -> None:
+    broker.STALE_SECONDS = 600.0
+
+
 CHANGES: Mapping[str, Callable[[], None]] = {
     "few": _few,
     "unmeasured": _unmeasured,
@@ -126,6 +130,7 @@ CHANGES: Mapping[str, Callable[[], None]] = {
     "no flag": lambda: _script("set(id, 'cancel_requested', 1)", "finish(id, 'canceled')"),
     "no uncounting": lambda: _script("redis.call('HINCRBY', key(id), 'attempt', -1)", ""),
     "no timeouts": _no_timeouts,
+    "no end of silence": _no_end_of_silence,
 }
 
 

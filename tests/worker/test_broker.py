@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
 
 from tests.processes import running_valkey
 from worker.broker import Publisher, make_celery
@@ -17,7 +17,7 @@ from worker.jobs import JobStore
 
 
 def test_the_options_of_the_queue() -> None:
-    conf = make_celery("redis://127.0.0.1:1/0").conf
+    conf = make_celery("redis://127.0.0.1:1/0", 1.0).conf
     assert conf.task_serializer == "json"
     assert conf.accept_content == ["json"]
     assert conf.task_acks_late is False
@@ -33,9 +33,11 @@ def test_the_options_of_the_queue() -> None:
 
 def test_the_broker_of_the_environment_does_not_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://127.0.0.1:2/9")
-    celery = make_celery("redis://127.0.0.1:1/0")
+    celery = make_celery("redis://127.0.0.1:1/0", 1.0)
     for connection in (celery.connection_for_write(), celery.connection_for_read()):
-        assert (connection.port, connection.virtual_host) == (1, "0")
+        assert connection.as_uri() == "redis at 127.0.0.1:1, database 0"
+        with pytest.raises(ConnectionError, match="Error"):
+            connection.connect()
 
 
 def test_the_message_is_the_id_of_the_job_as_json(store: JobStore, valkey_url: str) -> None:

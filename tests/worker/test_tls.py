@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,17 @@ def listener(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     return Listener(certificate, key)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"rediss://:{PASSWORD}@localhost:{{port}}/0",
+        f"rediss+sentinel://localhost:{{port}}/main?sentinel_password={PASSWORD}",
+    ],
+)
 def test_a_server_that_proves_nothing_hears_no_password(
-    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    monkeypatch.setenv("DIGITS_REDIS_URL", f"rediss://:{PASSWORD}@localhost:{listener.port}/0")
+    monkeypatch.setenv("DIGITS_REDIS_URL", url.format(port=listener.port))
     url = Settings().require_redis()
     with pytest.raises(RedisError):
         connect(url).ping()
@@ -90,26 +98,34 @@ def test_a_server_that_proves_nothing_hears_no_password(
     assert PASSWORD.encode() not in listener.sent
 
 
-@pytest.fixture
-def secure_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A Redis with TLS, a certificate of an authority of its own, and a password."""
+@pytest.fixture(params=["rediss", "rediss+sentinel"])
+def secure_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Redis with TLS, a certificate of an authority of its own, and a password; alone, or behind a sentinel."""
     server = shutil.which("redis-server")
     if server is None:
         assert not os.environ.get("CI"), "no redis-server: .ci/run installs it"
         pytest.skip("no redis-server")
     certificate, key = make_certificate(tmp_path, "localhost")
-    port = find_free_port()
-    options: dict[str, object] = {"port": "0", "tls-port": str(port), "tls-cert-file": certificate, "tls-key-file": key}
-    options |= {"tls-auth-clients": "no", "requirepass": PASSWORD, "save": "", "dir": tmp_path}
-    command = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    with subprocess.Popen([server, *command], stdout=subprocess.DEVNULL) as process:
-        try:
-            monkeypatch.setenv("DIGITS_REDIS_CA", str(certificate))
-            monkeypatch.setenv("DIGITS_REDIS_URL", f"rediss://:{PASSWORD}@localhost:{port}/0")
-            eventually(lambda: _answers(Settings().require_redis()), "it answers")
-            yield Settings().require_redis()
-        finally:
-            process.terminate()
+    port, sentinel_port = find_free_port(), find_free_port()
+    tls = f"tls-cert-file {certificate}\ntls-key-file {key}\ntls-ca-cert-file {certificate}\ntls-auth-clients no\n"
+    common = f'port 0\n{tls}tls-replication yes\nrequirepass {PASSWORD}\nsave ""\ndir {tmp_path}\n'
+    (tmp_path / "redis.conf").write_text(f"tls-port {port}\n{common}")
+    (tmp_path / "sentinel.conf").write_text(
+        f"tls-port {sentinel_port}\n{common}sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\n"
+        f"sentinel monitor main localhost {port} 1\nsentinel auth-pass main {PASSWORD}\n"
+    )
+    login = f"{request.param}://:{PASSWORD}@localhost"
+    is_watched = request.param == "rediss+sentinel"
+    url = f"{login}:{sentinel_port}/main?sentinel_password={PASSWORD}" if is_watched else f"{login}:{port}/0"
+    commands = [[server, "redis.conf"], [server, "sentinel.conf", "--sentinel"]][: 1 + is_watched]
+    with ExitStack() as stack:
+        for command in commands:
+            process = stack.enter_context(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL))
+            stack.callback(process.terminate)
+        monkeypatch.setenv("DIGITS_REDIS_CA", str(certificate))
+        monkeypatch.setenv("DIGITS_REDIS_URL", url)
+        eventually(lambda: _answers(Settings().require_redis()), "it answers")
+        yield Settings().require_redis()
 
 
 def _answers(url: str) -> bool:
