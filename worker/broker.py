@@ -24,14 +24,16 @@ _PREFIX = "digits:broker:"
 
 
 class _Channel(redis.Channel):
+    # kombu would note each message in Redis until it is acknowledged. If Redis is lost just then, the message is lost,
+    # or the worker waits for its acknowledgement for ever and takes no other.
+    ack_emulation = False
+
     def _get_pool(self, asynchronous: bool = False) -> Any:
         """Our own connections. A worker waits for messages on an asynchronous one, and must be told when it ends."""
 
         def tell(connection: Any) -> None:
             if self._registered:
                 self._on_connection_disconnect(connection)  # type: ignore[no-untyped-call]
-            if self._pool:  # they lead to the same silent host: a message would be lost with the first of them
-                self._pool.disconnect(inuse_connections=False)
 
         options = self.connection.client.transport_options
         return connections.make_pool(

@@ -68,6 +68,7 @@ def _late() -> None:
 
     def make_late(redis_url: str, seconds: float, **transport_options: Any) -> Any:
         eager = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+        eager["ack_emulation"] = True
         celery = make(redis_url, seconds, **transport_options, **eager)
         celery.conf.task_acks_late = True
         celery.conf.task_reject_on_worker_lost = True
