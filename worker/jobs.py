@@ -30,6 +30,7 @@ from pydantic_core import PydanticCustomError
 from redis import Redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import SentinelConnectionPool
 
 from models import seeds
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, DOutput, NoRecipeError, RecipeName, find_recipe
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 MAX_EPOCHS = 1_000
 LEASE_SECONDS = 30  # a running job without a report for this long counts as lost
+COPY_MILLISECONDS = 500  # for a replica to take a new job
 MAX_LOST = 3  # a job that has lost its worker this often in a row, without a new state, fails
 RECONCILE_SECONDS = 10  # between two searches for lost jobs and lost wake-ups
 QUIET_SECONDS = 2 * LEASE_SECONDS  # after Redis was away, no lease counts as lost: workers report first
@@ -259,6 +261,21 @@ class JobStore:
         except RedisTimeoutError:
             raise RedisTimeoutError("it answers, but not to changes: writes are paused") from None
 
+    def _change_for_good(self, name: str, *arguments: Any) -> Any:
+        """A change that outlives the primary: where sentinels may choose another one, a replica has it, too.
+
+        If none takes it soon, the change stays, and the log says so.
+        """
+        if not isinstance(self._redis.connection_pool, SentinelConnectionPool):
+            return self._change_now(name, *arguments)
+        self._redis.ping()
+        # WAIT asks for what its own connection has written.
+        with self._redis.client() as one:  # type: ignore[no-untyped-call]
+            answer = self._script(args=[name, *arguments], client=one)
+            if not one.wait(1, COPY_MILLISECONDS):
+                logger.warning("no replica of redis has taken a new job within %d ms", COPY_MILLISECONDS)
+        return answer
+
     def probe(self) -> None:
         """Raise ``RedisError`` unless Redis takes what a new job needs."""
         self._change_now("probe")
@@ -298,7 +315,7 @@ class JobStore:
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         names = (fields["id"], idempotency_key or "", fingerprint)
-        before, record = self._change_now("create", *names, max_queued, *_flatten(fields))
+        before, record = self._change_for_good("create", *names, max_queued, *_flatten(fields))
         if before == "full":
             raise TooManyQueuedError
         if before not in ("", fingerprint):

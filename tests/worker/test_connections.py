@@ -269,6 +269,29 @@ def test_a_primary_that_is_down_is_waited_for(watched: Watched) -> None:
     eventually(lambda: "no primary that is up" in explanation(), "the sentinels have noticed")
 
 
+def test_a_job_is_accepted_when_a_replica_has_it(quiet: Watched) -> None:
+    store = JobStore(connect(quiet.url))
+    with quiet.admin(quiet.replica_port, database=1) as replica:
+        for _ in range(20):
+            job, _ = store.create(TrainRequest.model_validate({"arch": "wgan"}))
+            assert replica.exists(f"digits:job:{job.id}")
+
+
+def test_a_job_is_accepted_without_a_replica_and_the_log_says_so(
+    quiet: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = JobStore(connect(quiet.url))
+    assert quiet.replica.process
+    quiet.replica.process.send_signal(signal.SIGSTOP)
+    try:
+        job, is_new = store.create(TrainRequest.model_validate({"arch": "wgan"}))
+    finally:
+        quiet.replica.process.send_signal(signal.SIGCONT)
+    assert is_new
+    assert store.get(job.id)
+    assert "no replica of redis has taken a new job" in caplog.text
+
+
 def test_no_secret_is_in_the_text_of_a_client(quiet: Watched) -> None:
     client, celery = connect(quiet.url), make_celery(quiet.url, 1.0)
     texts = (repr(client), str(read(quiet.url)), repr(read(quiet.url)), repr(celery.conf.broker_transport_options))
