@@ -81,6 +81,7 @@ def _explain(entry: Entry) -> Iterator[None]:
     try:
         yield
     except InvalidVersionError as error:
-        raise UnknownVersionError(f"{name} is damaged: {error}") from error
+        what = f"is damaged: {error}" if versions.has_manifest(entry.folder) else "was removed"
+        raise UnknownVersionError(f"{name} {what}") from error
     except OSError as error:
         raise NotNowError(f"{name} could not be read: {error.strerror}; try again later") from error

@@ -40,6 +40,7 @@ from app.generators import NotNowError, UnknownVersionError
 from app.rendering import ImpossiblePictureError
 from app.studio import RETRY_SECONDS as STUDIO_SECONDS
 from app.studio import StudioBusyError
+from app.upkeep import NeededError, UnwritableError
 from app.waiting import TooLateError
 from models.mnist import DatasetError
 from worker.connections import SILENT, explain
@@ -211,6 +212,8 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
         HTTPStatus.TOO_MANY_REQUESTS, str(error), headers={"Retry-After": str(STUDIO_SECONDS)}
     ),
     DatasetError: lambda error: Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the real digits cannot be read: {error}"),
+    NeededError: lambda error: Problem(HTTPStatus.CONFLICT, str(error)),
+    UnwritableError: lambda error: Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)),
     NotNowError: lambda error: Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)),
     TooLateError: lambda error: Problem(HTTPStatus.GATEWAY_TIMEOUT, str(error)),
     ClientDisconnect: _answer_nobody,

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.settings import IN_MEMORY
-from models import classifier, manifest, sampling, versions
+from models import choices, classifier, manifest, sampling, versions
+from models.archs import ARCHS
+from models.choices import InvalidPinError
 from models.inference import Inference
 from models.manifest import InvalidVersionError, Manifest
 
@@ -103,6 +105,7 @@ class Entry:
     loaded: LoadedVersion | None
     problem: str | None  # why it is rejected, or what happened to its files after it was loaded
     is_default: bool = False  # it is used if a request names no version
+    is_pinned: bool = False  # somebody has made it the default
 
     @property
     def state(self) -> EntryState:
@@ -128,10 +131,19 @@ Key = tuple[str, int]  # architecture and number
 
 
 @dataclass(frozen=True)
+class Pin:
+    """Which version of an architecture is pinned."""
+
+    version: int | None = None  # None: none is
+    problem: str | None = None  # why the best version answers in its place
+
+
+@dataclass(frozen=True)
 class _Snapshot:
     """All versions at one moment, and which one a request's (arch, version) means."""
 
     entries: dict[Key, Entry] = field(default_factory=dict)
+    pins: dict[str, Pin] = field(default_factory=lambda: dict.fromkeys(ARCHS, Pin()))  # by architecture
     answering: dict[tuple[str, str | None], Entry] = field(default_factory=dict)
 
     @property
@@ -146,12 +158,13 @@ class Generators:
 
     def __init__(self, model_dir: Path, device: torch.device, in_memory: int = IN_MEMORY) -> None:
         """``in_memory``: so many versions stay loaded: the wanted ones and, at least one, those asked for last."""
-        self._model_dir = model_dir
+        self.model_dir = model_dir
         self._device = device
         self._in_memory = in_memory
         self._looking = threading.Lock()  # held while the snapshot is made
         self._looked = -math.inf  # when the last refresh began
         self._snapshot = _Snapshot()
+        self._pins: dict[str, Pin] = {}  # as the files have them
         self._asked: dict[Key, float] = {}  # when a version was last asked for
         self.problem: str | None = None  # why the model directory cannot be listed
         if not model_dir.exists():
@@ -161,6 +174,11 @@ class Generators:
     def entries(self) -> list[Entry]:
         """All versions, sorted by architecture and number."""
         return list(self._snapshot.entries.values())
+
+    @property
+    def pins(self) -> dict[str, Pin]:
+        """The pin of each architecture."""
+        return self._snapshot.pins
 
     def refresh(self) -> None:
         """Read the directory: find new and changed versions, load them, forget removed ones.
@@ -173,14 +191,15 @@ class Generators:
             if self._looked > called:
                 return
             self._looked = time.monotonic()
-            if (problem := versions.find_problem(self._model_dir)) != self.problem:
-                logger.warning("%s", problem or f"{self._model_dir} can be read again")
+            if (problem := versions.find_problem(self.model_dir)) != self.problem:
+                logger.warning("%s", problem or f"{self.model_dir} can be read again")
                 self.problem = problem
-            before = self._snapshot.entries
-            folders = versions.find_folders(self._model_dir)
+            before, pins_before = self._snapshot.entries, self._pins
+            self._pins = {arch: _read_pin(self.model_dir, arch, pins_before.get(arch)) for arch in ARCHS}
+            folders = versions.find_folders(self.model_dir)
             found = {key: _look(key, folder, before.get(key)) for key, folder in folders.items()}
             new = [key for key, entry in found.items() if entry is not before.get(key)]
-            if not new and len(found) == len(before):
+            if not new and len(found) == len(before) and self._pins == pins_before:
                 return
             for key in new:
                 if len(new) <= self._in_memory or found[key].loaded:
@@ -205,7 +224,7 @@ class Generators:
         return await asyncio.to_thread(self._look_and_get, self.get, arch, version)
 
     async def find_or_best(self, arch: str, version: str | None) -> tuple[LoadedVersion, UnknownVersionError | None]:
-        """As :meth:`find`; the best version and the error if that one cannot be used.
+        """As :meth:`find`; the default version and the error if that one cannot be used.
 
         Raises:
             UnknownVersionError: no version of ``arch`` can be used.
@@ -216,7 +235,7 @@ class Generators:
             return await self.find(arch, None), error
 
     async def find_of_recipe(self, arch: str, recipe: str | None) -> LoadedVersion:
-        """The best usable version that a recipe made; None: the best of all.
+        """The best usable version that a recipe made; None: the default version.
 
         Raises:
             UnknownVersionError: there is none.
@@ -246,7 +265,7 @@ class Generators:
         return await asyncio.to_thread(self._look_and_get, self.get_entry, arch, version)
 
     def get(self, arch: str, version: str | None = None) -> LoadedVersion:
-        """The version with this number, or the ``latest`` one, from memory or the disk. None: the best one.
+        """The version with this number, or the ``latest`` one, from memory or the disk. None: the default one.
 
         Raises:
             UnknownVersionError: there is no such version, or it is rejected.
@@ -303,7 +322,7 @@ class Generators:
             logger.exception("cannot read the model directory")
 
     def _load_now(self, key: Key) -> LoadedVersion | None:
-        """Load a version that is on the disk; None if it is damaged or has gone.
+        """Load a version that is on the disk; None if it is damaged or was removed.
 
         Raises:
             NotNowError: it could not be loaded.
@@ -316,6 +335,8 @@ class Generators:
                 self._asked[key] = time.monotonic()
                 entries[key] = self._load(entries[key])
                 self._compose(entries)
+            if key not in self._snapshot.entries:
+                return None
             if entries[key].state is EntryState.ON_DISK:
                 raise NotNowError(f"{key[0]} version {key[1]} could not be loaded; try again later")
             return entries[key].loaded
@@ -336,14 +357,21 @@ class Generators:
         return replace(entry, manifest=said, loaded=loaded, problem=None)
 
     def _compose(self, entries: dict[Key, Entry]) -> None:
-        """Make the snapshot of these entries: load what is wanted, and drop what is too much."""
+        """Make the snapshot of these entries: load what is wanted, and drop what is too much.
+
+        One that was removed while it was read is left out: its files are not damaged, they have gone.
+        """
         tried: set[Key] = set()
-        snapshot = _answer(entries)
+        snapshot = _answer(entries, self._pins)
         while missing := {key for key in snapshot.wanted if not entries[key].loaded} - tried:
             tried |= missing
             for key in missing:
                 entries[key] = self._load(entries[key])
-            snapshot = _answer(entries)
+            snapshot = _answer(entries, self._pins)
+        rejected = [(key, entry.folder) for key, entry in entries.items() if not entry.is_usable]
+        gone = [key for key, folder in rejected if not versions.has_manifest(folder)]
+        for key in gone:
+            del entries[key]
         wanted = snapshot.wanted
         # One with a problem could not be loaded again.
         spare = [key for key, entry in entries.items() if entry.loaded and not entry.problem and key not in wanted]
@@ -352,7 +380,12 @@ class Generators:
         for key in dropped:
             entries[key] = replace(entries[key], loaded=None)
         self._asked = {key: at for key, at in self._asked.items() if key in entries and entries[key].loaded}
-        self._snapshot = _answer(entries) if dropped else snapshot
+        if dropped or gone:
+            snapshot = _answer(entries, self._pins)
+        for arch, pin in snapshot.pins.items():
+            if pin.problem and pin != self._snapshot.pins[arch]:
+                logger.warning("%s", pin.problem)
+        self._snapshot = snapshot
 
 
 def _look(key: Key, folder: Path, before: Entry | None) -> Entry:
@@ -379,29 +412,59 @@ def _reject(entry: Entry, error: Exception) -> Entry:
     return replace(entry, manifest=entry.loaded.manifest if entry.loaded else None, problem=problem)
 
 
-def _answer(entries: dict[Key, Entry]) -> _Snapshot:
-    """The snapshot in which each architecture has its numbers, ``latest``, and None for the best version.
+def _read_pin(model_dir: Path, arch: str, before: Pin | None) -> Pin:
+    """What the file of a pin says; as ``before`` if it cannot be read just now."""
+    try:
+        return Pin(choices.read_pin(model_dir, arch))
+    except InvalidPinError as error:
+        return Pin(problem=f"the pin of {arch} is unknown, and its best version answers: {error}")
+    except OSError as error:
+        return before or Pin(problem=f"the pin of {arch} could not be read, and its best version answers: {error}")
 
-    The latest one is the newest that was trained or imported here, or the best if none was.
+
+def _resolve_pin(pin: Pin, arch: str, entries: dict[Key, Entry]) -> Pin:
+    """The pin with the reason why it does not answer, if it does not."""
+    if pin.version is None:
+        return pin
+    entry = entries.get((arch, pin.version))
+    if entry and entry.is_usable and entry.manifest:
+        return pin
+    why = f"it is rejected: {entry.problem}" if entry else "there is no such version"
+    return replace(pin, problem=f"version {pin.version} of {arch} is pinned, but the best one answers, since {why}")
+
+
+def _answer(entries: dict[Key, Entry], pins: Mapping[str, Pin]) -> _Snapshot:
+    """The snapshot in which each architecture has its numbers, ``latest``, and None for the default version.
+
+    The default is the pinned one if that can be used, else the best. The latest one is the newest that was
+    trained or imported here, or the default if none was.
     """
     present = classifier.sha256()
     usable = {key: entry.manifest for key, entry in entries.items() if entry.is_usable and entry.manifest}
     best = {key[0]: key for key, _ in sorted(usable.items(), key=lambda item: item[1].rank(present))}
     ours = {key[0]: key for key in sorted(usable) if entries[key].source is not Source.SHIPPED}
-    latest = best | ours  # what is shipped may be old, or there for comparison
-    defaults = set(best.values())
-    marked = {
-        key: entry if entry.is_default == (key in defaults) else replace(entry, is_default=key in defaults)
-        for key, entry in entries.items()
-    }
+    resolved = {arch: _resolve_pin(pin, arch, entries) for arch, pin in pins.items()}
+    pinned = {(arch, pin.version) for arch, pin in resolved.items() if pin.version is not None}
+    chosen = best | {key[0]: key for key in pinned if key in usable}
+    latest = chosen | ours  # what is shipped may be old, or there for comparison
+    defaults = set(chosen.values())
+    marked = {key: _mark(entry, is_default=key in defaults, is_pinned=key in pinned) for key, entry in entries.items()}
     return _Snapshot(
         entries=marked,
+        pins=resolved,
         answering={
             **{(arch, str(version)): marked[arch, version] for arch, version in usable},
             **{(arch, LATEST): marked[key] for arch, key in latest.items()},
-            **{(arch, None): marked[key] for arch, key in best.items()},
+            **{(arch, None): marked[key] for arch, key in chosen.items()},
         },
     )
+
+
+def _mark(entry: Entry, *, is_default: bool, is_pinned: bool) -> Entry:
+    """The entry with these marks; the same one if it has them."""
+    if (entry.is_default, entry.is_pinned) == (is_default, is_pinned):
+        return entry
+    return replace(entry, is_default=is_default, is_pinned=is_pinned)
 
 
 def _sign(folder: Path) -> Signature:

@@ -6,9 +6,11 @@ hosts and users that share that folder share all of it.
 
 import contextlib
 import errno
+import fcntl
 import os
 import stat
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 _READ_AND_WRITE = 0o666
@@ -101,5 +103,23 @@ def sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep out all others that lock the same folder; wait for them first. A process that dies lets them in.
+
+    Where the file system has no locks, it keeps nobody out.
+
+    Raises:
+        OSError: there is no such folder, or it cannot be read.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)

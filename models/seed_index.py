@@ -86,7 +86,12 @@ def arrange(wanted: Sequence[int], found: Found) -> list[int]:
 
 def make_name(manifest: Manifest) -> str:
     """The name of the index of a version's generator."""
-    return f"{manifest.weights_sha256}-{manifest.latents}-{readers.sha256()[:16]}"
+    return f"{make_prefix(manifest)}{readers.sha256()[:16]}"
+
+
+def make_prefix(manifest: Manifest) -> str:
+    """How the names of all indexes of a version's generator begin, whichever readers made them."""
+    return f"{manifest.weights_sha256}-{manifest.latents}-"
 
 
 def build(
@@ -139,3 +144,11 @@ def save(root: Path, name: str, index: SeedIndex) -> None:
     files.make_folder(root / FOLDER, exist_ok=True)
     packed = lzma.compress(data, lzma.FORMAT_RAW, filters=_FILTERS)
     files.replace(root / FOLDER / name, json.dumps(head).encode() + b"\n" + packed)
+
+
+def list_files(root: Path) -> list[Path]:
+    """The files of all indexes in a model directory, and what is left of some that were never finished."""
+    try:
+        return sorted((root / FOLDER).iterdir())
+    except OSError:  # it does not exist yet, or cannot be read
+        return []

@@ -39,23 +39,24 @@ from models.sampling import LATENTS
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 NUMBERS = ".numbers"  # of one architecture: an empty folder for each number that was ever given
+HIDDEN = ".hidden"  # likewise: an empty folder for each shipped version that is left out
 
 
 def find_folders(model_dir: Path) -> dict[tuple[str, int], Path]:
     """(arch, version) → folder, of all versions that have a manifest, shipped ones included.
 
     A number that was given in the model directory means that version for ever, even if it is deleted: a
-    shipped one of the same number, of a later release, is left out.
+    shipped one of the same number, of a later release, is left out. So are hidden ones.
     """
     found: dict[tuple[str, int], Path] = {}
     for arch in ARCHS:
         ours = list_numbers(model_dir / arch)
-        given = {*ours, *list_numbers(model_dir / arch / NUMBERS)}
-        shipped = [number for number in list_numbers(PRETRAINED / arch) if number not in given]
+        hidden = list_numbers(model_dir / arch / HIDDEN)
+        shipped = [number for number in list_shipped(model_dir, arch) if number not in hidden]
         for root, numbers in ((PRETRAINED, shipped), (model_dir, ours)):
             for number in numbers:
                 folder = root / arch / str(number)
-                if _may_have_manifest(folder):
+                if has_manifest(folder):
                     found[arch, number] = folder
     return dict(sorted(found.items()))
 
@@ -75,7 +76,13 @@ def find_problem(model_dir: Path) -> str | None:
     return None
 
 
-def _may_have_manifest(folder: Path) -> bool:
+def list_shipped(model_dir: Path, arch: str) -> list[int]:
+    """The numbers that mean shipped versions, hidden ones included: the model directory has never given them."""
+    given = {*list_numbers(model_dir / arch), *list_numbers(model_dir / arch / NUMBERS)}
+    return [number for number in list_numbers(PRETRAINED / arch) if number not in given]
+
+
+def has_manifest(folder: Path) -> bool:
     """Whether it has one; True for a folder that cannot be read, which is then rejected like any other."""
     try:
         return (folder / MANIFEST).is_file()

@@ -38,9 +38,10 @@ def models(
     """List the versions, in one line each. ★ marks the default version of each architecture."""
     from rich.table import Column, Table
 
-    from models import classifier
+    from models import choices, classifier
 
-    entries = load_generators().entries
+    generators = load_generators()
+    entries = generators.entries
     if as_json:
         from app.routes.models import describe
 
@@ -57,7 +58,7 @@ def models(
         if manifest := entry.manifest:
             made = f"{manifest.created_at:%Y-%m-%d %H:%M}"
             facts = [manifest.recipe_name, str(manifest.epochs), *_format_metrics(manifest.metrics, shown), made]
-        star = " ★" if entry.is_default else ""
+        star = (" ★" if entry.is_default else "") + (" pinned" if entry.is_pinned else "")
         table.add_row(entry.arch, f"{entry.version}{star}", *facts, entry.source, entry.state)
     table.add_row("real", "", "", "", *_format_metrics(classifier.facts().floors, shown))
     out.print(table)
@@ -66,6 +67,12 @@ def models(
     for entry in entries:  # below: the table has no room for reasons
         if entry.problem:
             out.print(f"{entry.arch} version {entry.version} is rejected: {entry.problem}", soft_wrap=True)
+    for arch, pin in generators.pins.items():
+        if pin.problem:
+            out.print(pin.problem, soft_wrap=True)
+        if hidden := choices.list_hidden(generators.model_dir, arch):
+            listed = ", ".join(map(str, hidden))
+            out.print(f"hidden of {arch}: {listed}; `digits show {arch} {hidden[0]}` shows it again")
 
 
 @commands.command(epilog="Example: `digits report --output docs/report`")

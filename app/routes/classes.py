@@ -9,12 +9,30 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from app.errors import UnprocessableError, UnsupportedMediaError
 
 JSON = "application/json"
+
+MAX_NUMBER = 999_999_999
+
+
+class NumberConvertor(Convertor[str]):
+    """``{version:number}`` in a path: the number of a version, and not one of its other names."""
+
+    regex = "[1-9][0-9]{0,8}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("number", NumberConvertor())
 
 
 class JsonRoute(APIRoute):

@@ -27,6 +27,10 @@ class Versions(BaseModel):
     """How many are damaged; ``/models`` has the reasons."""
     default: int | None
     """The number of the one that draws if a request names none."""
+    pinned: int | None
+    """The number of the one that is pinned."""
+    problem: str | None
+    """Why the pinned one does not draw, if it does not."""
 
 
 class Queue(BaseModel):
@@ -85,10 +89,13 @@ async def readyz(generators: GeneratorsDep, resources: ResourcesDep, response: R
 def _count_versions(generators: Generators, arch: str) -> Versions:
     entries = [entry for entry in generators.entries if entry.arch == arch]
     usable = [entry for entry in entries if entry.is_usable]
+    pin = generators.pins[arch]
     return Versions(
         usable=len(usable),
         rejected=len(entries) - len(usable),
         default=next((entry.version for entry in usable if entry.is_default), None),
+        pinned=pin.version,
+        problem=pin.problem,
     )
 
 

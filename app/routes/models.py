@@ -1,18 +1,24 @@
 """``/models``: which versions there are, from where, and what was rejected and why."""
 
+import asyncio
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Path, Response, status
+from pydantic import BaseModel, ConfigDict, Field
 
+from app import upkeep
 from app.dependencies import GeneratorsDep
-from app.errors import NotFoundError
-from app.generators import Entry, EntryState, Source
+from app.errors import NotFoundError, UnprocessableError
+from app.generators import Entry, EntryState, Generators, Source, UnknownVersionError
 from app.openapi import describe_problems
+from app.routes.classes import MAX_NUMBER, JsonRoute
 from models.archs import ARCHS
 from models.manifest import Manifest
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=JsonRoute)
+
+Number = Annotated[int, Path(ge=1, le=MAX_NUMBER, description="the number of a version")]
 
 
 class Version(BaseModel):
@@ -31,7 +37,9 @@ class Version(BaseModel):
     source: Source
     """shipped with the code, trained here, or imported here from files."""
     default: bool
-    """It is used if a request names no version."""
+    """It is used if a request names no version: the pinned one, else the best."""
+    pinned: bool
+    """It is the default because somebody has said so."""
     recipe: str | None = None
     """The hyperparameters of its training; imported: they are unknown."""
     epochs: int | None = None
@@ -64,6 +72,50 @@ async def list_versions(arch: str, generators: GeneratorsDep) -> list[Version]:
     return [version for version in await list_models(generators) if version.arch == arch]
 
 
+class Choice(BaseModel):
+    """The body of ``PUT /models/{arch}/default``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int | None = Field(ge=1, le=MAX_NUMBER, description="the version to pin; null takes the pin away")
+
+
+class Default(BaseModel):
+    """Which version of an architecture answers if a request names none."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    version: int | None
+    """The number of the one that answers; null: none can draw."""
+    pinned: int | None
+    """The number that is pinned; null: the best one answers."""
+    problem: str | None
+    """Why the pinned one does not answer, if it does not."""
+
+
+@router.get("/{arch}/default", responses=describe_problems(404))
+async def get_default(arch: str, generators: GeneratorsDep) -> Default:
+    """Which version answers if a request names none, and whether it is pinned."""
+    require_arch(arch)
+    return describe_default(generators, arch)
+
+
+@router.put("/{arch}/default", responses=describe_problems(404, 415))
+async def put_default(arch: str, choice: Choice, generators: GeneratorsDep) -> Default:
+    """Pin a version: it answers if a request names none, whatever is better. ``null`` takes the pin away.
+
+    This process does so at once, every other one within a second. If a pinned version is missing or damaged later,
+    the best one answers.
+    """
+    require_arch(arch)
+    try:
+        await asyncio.to_thread(upkeep.pin, generators, arch, choice.version)
+    except UnknownVersionError as error:
+        bound = {"usable": error.usable} if error.usable else None
+        raise UnprocessableError(str(error), field="version", bound=bound) from None
+    return describe_default(generators, arch)
+
+
 @router.get("/{arch}/{version}", responses=describe_problems(404))
 async def get_version(arch: str, version: str, generators: GeneratorsDep) -> VersionDetail:
     """One version with its manifest.
@@ -71,8 +123,32 @@ async def get_version(arch: str, version: str, generators: GeneratorsDep) -> Ver
     ``latest`` is the newest one that was trained or imported here; without any, the default one.
     """
     require_arch(arch)
-    entry = await generators.find_entry(arch, version)
-    return VersionDetail.model_validate({**_list_facts(entry), "manifest": entry.manifest})
+    return _describe_fully(await generators.find_entry(arch, version))
+
+
+@router.delete(
+    "/{arch}/{version:number}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses={204: {"description": "it is gone; a shipped one is hidden"}, **describe_problems(404, 405, 409)},
+)
+async def delete_version(arch: str, version: Number, generators: GeneratorsDep) -> Response:
+    """Remove a version for ever. One that comes with the code is hidden; ``PUT`` shows it again.
+
+    What is being drawn from it is finished. This process forgets it at once, every other one within a second. Its
+    number is never given again. A version that is pinned, or the last one of its architecture that can draw, stays:
+    409.
+    """
+    require_arch(arch)
+    await asyncio.to_thread(upkeep.remove_or_hide, generators, arch, version)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.put("/{arch}/{version:number}", responses=describe_problems(404, 405))
+async def show_version(arch: str, version: Number, generators: GeneratorsDep) -> VersionDetail:
+    """Show a version that comes with the code and was hidden by ``DELETE``. One that is removed stays so: 404."""
+    require_arch(arch)
+    await asyncio.to_thread(upkeep.show, generators, arch, version)
+    return _describe_fully(await generators.find_entry(arch, str(version)))
 
 
 def require_arch(arch: str) -> None:
@@ -90,6 +166,17 @@ def describe(entry: Entry) -> Version:
     return Version.model_validate(_list_facts(entry))
 
 
+def describe_default(generators: Generators, arch: str) -> Default:
+    """Which version of an architecture answers, as the API gives it."""
+    answering = [entry.version for entry in generators.entries if entry.arch == arch and entry.is_default]
+    pin = generators.pins[arch]
+    return Default(version=next(iter(answering), None), pinned=pin.version, problem=pin.problem)
+
+
+def _describe_fully(entry: Entry) -> VersionDetail:
+    return VersionDetail.model_validate({**_list_facts(entry), "manifest": entry.manifest})
+
+
 def _list_facts(entry: Entry) -> dict[str, object]:
     facts: dict[str, object] = {
         "arch": entry.arch,
@@ -98,6 +185,7 @@ def _list_facts(entry: Entry) -> dict[str, object]:
         "reason": entry.problem,
         "source": entry.source,
         "default": entry.is_default,
+        "pinned": entry.is_pinned,
     }
     if manifest := entry.manifest:
         facts |= {

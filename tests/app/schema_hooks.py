@@ -22,6 +22,8 @@ MAX_PIXELS = FORMATS["image/png"].max_pixels
 @schemathesis.hook
 def filter_case(context: HookContext, case: Case[Any]) -> bool:
     query = case.query if isinstance(case.query, dict) else {}
+    if case.operation.path == "/models/{arch}/default" and isinstance(case.body, dict):
+        return not isinstance(case.body.get("version"), int | float)  # few of them are the number of a version
     if isinstance(case.body, dict) and case.body.get("recipe") == "logistic":  # of wgan only
         return case.body.get("arch") not in {"vanilla", "dcgan"}
     try:

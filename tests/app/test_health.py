@@ -11,7 +11,13 @@ def test_alive_and_ready(api: httpx.Client) -> None:
     answer = api.get("/readyz")
     assert answer.status_code == 200
     assert (answer.json()["redis"], answer.json()["model_dir"]) == ("ok", "ok")
-    assert answer.json()["versions"]["dcgan"] == {"usable": len(SHIPPED["dcgan"]), "rejected": 0, "default": 1}
+    assert answer.json()["versions"]["dcgan"] == {
+        "usable": len(SHIPPED["dcgan"]),
+        "rejected": 0,
+        "default": 1,
+        "pinned": None,
+        "problem": None,
+    }
 
 
 def test_the_api_describes_itself(api: httpx.Client) -> None:
