@@ -34,9 +34,9 @@ from models.versions import NUMBERS, PRETRAINED, list_numbers
 
 logger = logging.getLogger(__name__)
 
-_JOBS = ".jobs"  # of each architecture: job → the manifest of the version that it made
+JOBS = ".jobs"  # of each architecture: job → the manifest of the version that it made
 _UNFINISHED = ".manifest.json"  # the manifest until its version is published
-_CLOSED = "closed"  # in place of a job's manifest: it has ended without a version
+CLOSED = "closed"  # in place of a job's manifest: it has ended without a version
 
 
 class JobClosedError(Exception):
@@ -102,7 +102,7 @@ def publish(
                 break
         folder = arch_dir / str(version)
         files.sync(arch_dir)
-        first = origin.job is None or _write_once(arch_dir / _JOBS, origin.job, MANIFEST, data)
+        first = origin.job is None or _write_once(arch_dir / JOBS, origin.job, MANIFEST, data)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -114,7 +114,7 @@ def publish(
         return winner
     _show(folder)
     if origin.job is not None:
-        files.sync(arch_dir / _JOBS)
+        files.sync(arch_dir / JOBS)
         _empty_unfinished(arch_dir, origin.job)
     return manifest
 
@@ -126,7 +126,7 @@ def finish_publication(model_dir: Path, arch: str, job: str) -> Manifest | None:
         OSError: the directory cannot be read.
     """
     try:
-        content = (model_dir / arch / _JOBS / job / MANIFEST).read_bytes()
+        content = (model_dir / arch / JOBS / job / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     manifest = Manifest.model_validate_json(content)
@@ -142,8 +142,8 @@ def close_job(model_dir: Path, arch: str, job: str) -> Manifest | None:
     """
     require_writable(model_dir, arch)
     arch_dir = model_dir / arch
-    _write_once(arch_dir / _JOBS, job, _CLOSED, b"")
-    files.sync(arch_dir / _JOBS)
+    _write_once(arch_dir / JOBS, job, CLOSED, b"")
+    files.sync(arch_dir / JOBS)
     _empty_unfinished(arch_dir, job)
     return finish_publication(model_dir, arch, job)
 

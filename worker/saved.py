@@ -67,14 +67,25 @@ def remove(model_dir: Path, job_id: str) -> None:
 
 
 def sweep(model_dir: Path, has_ended: Callable[[str], bool | None]) -> None:
-    """Delete the states of ended jobs, and of unknown jobs after ``ORPHAN_SECONDS`` without a change.
+    """Delete what :func:`find_unneeded` finds."""
+    for folder in find_unneeded(model_dir, has_ended):
+        remove(model_dir, folder.name)
+
+
+def find_unneeded(model_dir: Path, has_ended: Callable[[str], bool | None]) -> Iterator[Path]:
+    """The states of ended jobs, and of unknown jobs after ``ORPHAN_SECONDS`` without a change.
 
     ``has_ended`` says whether the job with an id has ended; None if there is no such job.
     """
     for folder in (model_dir / _RUNS).glob("*"):
         ended = has_ended(folder.name)
         if ended or (ended is None and time.time() - folder.stat().st_mtime > ORPHAN_SECONDS):
-            remove(model_dir, folder.name)
+            yield folder
+
+
+def find_states(model_dir: Path, job_id: str) -> list[Path]:
+    """The files of a job's states, newest first."""
+    return _list_newest_first(model_dir / _RUNS / job_id)
 
 
 def _list_newest_first(folder: Path) -> list[Path]:

@@ -4,14 +4,15 @@ They work on the model directory. A service that runs on it follows within a sec
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import typer
 
-from app.cli.console import fail, out
+from app.cli.console import err, fail, out
 from app.cli.versions import load_generators
 from worker.recipes import ArchName
+from worker.settings import Settings
 
 commands = typer.Typer()
 
@@ -75,11 +76,80 @@ def show(arch: ArchArgument, version: VersionArgument) -> None:
     out.print(f"version {version} of {arch} is shown")
 
 
+@commands.command(epilog="Example: `digits gc --keep 5 --delete`")
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="The newest versions of each architecture that stay.")] = 3,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove all of it.")] = False,
+) -> None:
+    """List what nobody needs any more, and remove it with --delete.
+
+    These are versions that were made here, beyond the newest ones, unless they are pinned, the best, or the best
+    of their recipe; saved states of jobs that have ended; what dead processes have left; and seed indexes of
+    versions that have gone.
+    """
+    from rich.table import Column, Table
+
+    from app import leftovers
+
+    generators = load_generators()
+    with _explaining(), _knowing_jobs() as has_ended:
+        found = leftovers.find(generators, keep, has_ended)
+        sizes = [one.bytes for one in found]
+        if found:
+            table = Table(
+                "what", Column("where", overflow="fold"), Column("MB", justify="right"), box=None, pad_edge=False
+            )
+            for one, size in zip(found, sizes, strict=True):
+                table.add_row(one.what, str(one.path.relative_to(generators.model_dir)), f"{size / 1e6:.1f}")
+            out.print(table)
+        total = f"{len(found)} {'thing' if len(found) == 1 else 'things'}, {sum(sizes) / 1e6:.1f} MB"
+        if not delete:
+            out.print(f"{total} can be removed{': `digits gc --delete` does it' if found else ''}")
+            return
+        for one in found:
+            one.remove()
+    out.print(f"{total}: removed")
+
+
+@contextlib.contextmanager
+def _knowing_jobs() -> "Iterator[Callable[[str], bool | None] | None]":
+    """A function that says whether a job has ended; None, and a word about it, if Redis does not answer.
+
+    Without a Redis no job is known, so the age of its states decides.
+    """
+    from redis.exceptions import RedisError
+
+    from app.processes.reach import UnreachableError, reach
+    from app.processes.up import UpError
+    from app.processes.valkey import ValkeyError
+    from worker.connections import connect, explain
+    from worker.jobs import JobStore
+
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(reach(Settings()))
+            store = JobStore(connect(url)) if url else None
+            if store:
+                store.count()
+        except RedisError as error:
+            why = f"redis: {explain(error)}"
+        except (UnreachableError, UpError, ValkeyError) as error:
+            why = str(error)
+        else:
+            yield store.has_ended if store else lambda _: None
+            return
+        err.print(f"the states of jobs stay, since nobody can say which of them are needed: {why}", soft_wrap=True)
+        yield None
+
+
 @contextlib.contextmanager
 def _explaining() -> Iterator[None]:
     """End the command with the reason why something is not possible."""
+    from redis.exceptions import RedisError
+
     from app.generators import UnknownVersionError
     from app.upkeep import NeededError, ShippedError, UnwritableError
+    from worker.connections import explain
 
     try:
         yield
@@ -87,3 +157,7 @@ def _explaining() -> Iterator[None]:
         fail(f"{error}: see `digits hide`")
     except (UnknownVersionError, NeededError, UnwritableError) as error:
         fail(str(error))
+    except RedisError as error:
+        fail(f"redis: {explain(error)}")
+    except OSError as error:
+        fail(f"{error.filename} cannot be removed: {error.strerror}")

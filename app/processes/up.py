@@ -28,6 +28,16 @@ class UpError(Exception):
     """The service cannot start here; the message says what to do."""
 
 
+class TakenError(UpError):
+    """Another process runs on the state directory; stop it, or name another directory."""
+
+    def __init__(self, holder: str, state_dir: Path) -> None:
+        super().__init__(
+            f"process {holder} is running on {state_dir}: stop it, or name another directory in DIGITS_STATE_DIR"
+        )
+        self.holder = holder  # its id
+
+
 def up(settings: ApiSettings) -> None:
     """Run everything until SIGINT or SIGTERM.
 
@@ -38,7 +48,7 @@ def up(settings: ApiSettings) -> None:
         StartError: the worker or the API cannot start.
         ValkeyError: there is no Valkey for this platform, or it does not start.
     """
-    with _lock(settings.state_dir), supervise.stop_on_signal() as stop:
+    with lock(settings.state_dir), supervise.stop_on_signal() as stop:
         serving.require_permitted(settings)
         serving.require_free(settings)
         logger.info("jobs are kept in %s, versions in %s", settings.state_dir, settings.model_dir)
@@ -61,8 +71,13 @@ def up(settings: ApiSettings) -> None:
 
 
 @contextlib.contextmanager
-def _lock(state_dir: Path) -> Iterator[None]:
-    """Lock the state directory. The lock ends with the process, even if the process is killed."""
+def lock(state_dir: Path) -> Iterator[None]:
+    """Lock the state directory. The lock ends with the process, even if the process is killed.
+
+    Raises:
+        TakenError: another process has locked it.
+        UpError: it cannot be written.
+    """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         file = (state_dir / "up.lock").open("a+")
@@ -73,10 +88,7 @@ def _lock(state_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UpError(
-                f"process {file.read().strip() or 'unknown'} is running on {state_dir}: "
-                "stop it, or name another directory in DIGITS_STATE_DIR"
-            ) from None
+            raise TakenError(file.read().strip() or "unknown", state_dir) from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
