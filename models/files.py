@@ -53,6 +53,18 @@ def write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def settle(path: Path) -> None:
+    """Give a file that somebody else has written the permissions of its folder, and wait until it is on the disk.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    with path.open("rb") as file:
+        with contextlib.suppress(OSError):  # as below
+            os.fchmod(file.fileno(), path.parent.stat().st_mode & _READ_AND_WRITE)
+        os.fsync(file.fileno())
+
+
 def replace(path: Path, data: bytes) -> None:
     """Replace a file in one step: write it under another name, then rename it.
 

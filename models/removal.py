@@ -35,23 +35,40 @@ def remove(model_dir: Path, arch: str, version: int) -> None:
         OSError: the directory cannot be written; the version is still there.
     """
     arch_dir = model_dir / arch
-    folder, given = arch_dir / str(version), arch_dir / NUMBERS
+    folder = arch_dir / str(version)
     try:
         prefix = seed_index.make_prefix(read_manifest(folder))
     except (InvalidVersionError, OSError):
         prefix = None
-    files.make_folder(given, exist_ok=True)
-    files.make_folder(given / str(version), exist_ok=True)  # an earlier release did not record it
-    files.write(given / str(version) / MARK, b"")
-    files.sync(given)
+    _record_given(model_dir, arch, version)  # an earlier release did not
     aside = arch_dir / f"{REMOVED}{version}-{uuid.uuid4().hex}"
     folder.rename(aside)
     files.sync(arch_dir)
+    mark(model_dir, arch, version)
     if prefix and (used := _find_used_prefixes(model_dir)) is not None and prefix not in used:
         for path in seed_index.list_files(model_dir):
             if path.name.startswith(prefix):
                 path.unlink(missing_ok=True)
     shutil.rmtree(aside, ignore_errors=True)  # what is left, `digits gc` finds
+
+
+def mark(model_dir: Path, arch: str, version: int) -> None:
+    """Record that a version is removed on purpose. Its number is given, and stays so.
+
+    Raises:
+        OSError: it cannot be recorded.
+    """
+    given = _record_given(model_dir, arch, version)
+    files.write(given / MARK, b"")
+    files.sync(given)
+
+
+def _record_given(model_dir: Path, arch: str, version: int) -> Path:
+    given = model_dir / arch / NUMBERS
+    files.make_folder(given, exist_ok=True)
+    files.make_folder(given / str(version), exist_ok=True)
+    files.sync(given)
+    return given / str(version)
 
 
 def is_removed(model_dir: Path, arch: str, version: int) -> bool:

@@ -214,6 +214,47 @@ function change.cancel(id, keep)
   return redis.call('HGETALL', key(id))
 end
 
+-- Puts a job of a backup back, with count names and values of its record, then id, kind and data of each event.
+-- Returns 'restored', 'there' if there is a job with this id, or 'expired'. One that ran is queued again: it was no
+-- fault of its worker, so nothing is counted.
+function change.restore(id, count, ...)
+  if redis.call('EXISTS', key(id)) == 1 then return 'there' end
+  local rest = {...}
+  set(id, unpack(rest, 1, count))
+  local state, created, ended = get(id, 'state', 'created_at', 'ended_at')
+  local over = state ~= 'queued' and state ~= 'running'
+  if over and ended + KEPT <= now then
+    redis.call('DEL', key(id))
+    return 'expired'
+  end
+  redis.call('DEL', events(id), samples(id))
+  for i = count + 1, #rest, 3 do
+    redis.call('XADD', events(id), rest[i], 'kind', rest[i + 1], 'data', rest[i + 2])
+    if rest[i + 1] == 'sample' and not over then redis.call('LPUSH', samples(id), rest[i]) end
+  end
+  redis.call('ZADD', 'digits:jobs', created, id)
+  if over then
+    redis.call('EXPIREAT', key(id), math.ceil(ended + KEPT))
+    redis.call('EXPIREAT', events(id), math.ceil(ended + KEPT))
+    redis.call('ZADD', 'digits:ended', ended, id)
+    forget_oldest_ended()
+  elseif state == 'running' then
+    release(id, false)
+  else
+    set(id, 'woken_at', 0)
+    redis.call('ZADD', 'digits:queued', created, id)
+  end
+  return 'restored'
+end
+
+-- Puts an idempotency key of a backup back, unless it is there or has expired.
+function change.restore_key(idempotency_key, id, fingerprint, expires_at)
+  local name = 'digits:idempotency:' .. idempotency_key
+  if redis.call('EXISTS', name) == 1 or tonumber(expires_at) <= now then return end
+  redis.call('HSET', name, 'id', id, 'fingerprint', fingerprint)
+  redis.call('EXPIREAT', name, math.ceil(expires_at))
+end
+
 -- A write like those that a new job needs.
 function change.probe()
   redis.call('SET', 'digits:probe', stamp, 'EX', 60)
@@ -257,5 +298,6 @@ function change.reconcile(waiting, at_once)
 end
 
 local name = table.remove(ARGV, 1)
-if name ~= 'create' and name ~= 'probe' then go_on_without_memory() end
+local needs_memory = {create = true, restore = true, restore_key = true, probe = true}
+if not needs_memory[name] then go_on_without_memory() end
 return change[name](unpack(ARGV))

@@ -223,7 +223,7 @@ class News:
 
 _SAME_TIME = 50  # more jobs than can have been created at the same microsecond
 
-_JOB, _EVENTS = "digits:job:", "digits:events:"
+JOB, EVENTS, KEY = "digits:job:", "digits:events:", "digits:idempotency:"
 
 _CONSTANTS = {
     "LEASE": LEASE_SECONDS,
@@ -315,7 +315,7 @@ class JobStore:
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         names = (fields["id"], idempotency_key or "", fingerprint)
-        before, record = self._change_for_good("create", *names, max_queued, *_flatten(fields))
+        before, record = self._change_for_good("create", *names, max_queued, *flatten(fields))
         if before == "full":
             raise TooManyQueuedError
         if before not in ("", fingerprint):
@@ -328,7 +328,7 @@ class JobStore:
     def get(self, job_id: str) -> Job | None:
         """The job with this id, with its place in the queue, or None."""
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(_JOB + job_id)
+            pipe.hgetall(JOB + job_id)
             pipe.zrank("digits:queued", job_id)
             pipe.zcard("digits:workers")
             fields, before, workers = pipe.execute()
@@ -346,7 +346,7 @@ class JobStore:
 
     def has_ended(self, job_id: str) -> bool | None:
         """Whether a job has ended; None if there is no job with this id."""
-        state = self._redis.hget(_JOB + job_id, "state")
+        state = self._redis.hget(JOB + job_id, "state")
         return None if state is None else state not in (JobState.QUEUED, JobState.RUNNING)
 
     def read_events(self, after: Mapping[str, str], count: int) -> dict[str, News | None]:
@@ -356,8 +356,8 @@ class JobStore:
         """
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id, last in after.items():
-                pipe.hget(_JOB + job_id, "state")  # before the events: the last one comes with the end
-                pipe.xrange(_EVENTS + job_id, min=f"({last}", count=count)
+                pipe.hget(JOB + job_id, "state")  # before the events: the last one comes with the end
+                pipe.xrange(EVENTS + job_id, min=f"({last}", count=count)
             answers = iter(pipe.execute(raise_on_error=False))
         return {
             job_id: _read_news(state, entries) for job_id, state, entries in zip(after, answers, answers, strict=True)
@@ -386,7 +386,7 @@ class JobStore:
             with self._redis.pipeline(transaction=False) as pipe:
                 pipe.zcard("digits:workers")
                 for job_id, _ in rest:
-                    pipe.hgetall(_JOB + job_id)
+                    pipe.hgetall(JOB + job_id)
                     pipe.zrank("digits:queued", job_id)
                 workers, *answers = pipe.execute(raise_on_error=False)
             for (job_id, at), record, before in zip(rest, answers[::2], answers[1::2], strict=True):
@@ -419,7 +419,7 @@ class JobStore:
         An event is (its number in this run, from 1; its kind; its data as JSON). An event is not
         recorded again if an earlier call has recorded it but its answer was lost.
         """
-        flat = _flatten(fields or {})
+        flat = flatten(fields or {})
         told = [part for event in events for part in event]
         return Standing(self._change("report", claim.job.id, claim.token, len(flat), *flat, *told))
 
@@ -429,7 +429,7 @@ class JobStore:
 
     def finish(self, claim: Claim, state: JobState, **facts: int | str) -> bool:
         """Record that a claimed job has ended. False, and nothing is recorded, if another run has the job."""
-        return bool(self._change("finish", claim.job.id, claim.token, state.value, *_flatten(facts)))
+        return bool(self._change("finish", claim.job.id, claim.token, state.value, *flatten(facts)))
 
     def give_back(self, claim: Claim) -> bool:
         """Return a claimed job to the queue; the attempt does not count. False if another run has the job."""
@@ -494,5 +494,6 @@ def _parse_job(record: list[str]) -> Job:
     return Job.model_validate(_to_dict(record))
 
 
-def _flatten(fields: Mapping[str, Any]) -> list[Any]:
+def flatten(fields: Mapping[str, Any]) -> list[Any]:
+    """Names and values of fields, one after the other, without those that are None."""
     return [part for name, value in fields.items() if value is not None for part in (name, value)]

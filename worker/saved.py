@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 ORPHAN_SECONDS = 24 * 3600.0  # the folder of an unknown job is removed after this long without a change
 
-_RUNS = ".runs"
+RUNS = ".runs"
 
 
 def open_folder(model_dir: Path, job_id: str) -> Path:
@@ -30,7 +30,7 @@ def open_folder(model_dir: Path, job_id: str) -> Path:
     Raises:
         OSError: it cannot be made.
     """
-    folder = model_dir / _RUNS / job_id
+    folder = model_dir / RUNS / job_id
     files.make_root(model_dir)
     files.make_folder(folder.parent, exist_ok=True)
     files.make_folder(folder, exist_ok=True)
@@ -63,7 +63,7 @@ def read(folder: Path) -> Iterator[tuple[Path, bytes]]:
 
 def remove(model_dir: Path, job_id: str) -> None:
     """Delete all saved states of a job."""
-    shutil.rmtree(model_dir / _RUNS / job_id, ignore_errors=True)
+    shutil.rmtree(model_dir / RUNS / job_id, ignore_errors=True)
 
 
 def sweep(model_dir: Path, has_ended: Callable[[str], bool | None]) -> None:
@@ -77,7 +77,7 @@ def find_unneeded(model_dir: Path, has_ended: Callable[[str], bool | None]) -> I
 
     ``has_ended`` says whether the job with an id has ended; None if there is no such job.
     """
-    for folder in (model_dir / _RUNS).glob("*"):
+    for folder in (model_dir / RUNS).glob("*"):
         ended = has_ended(folder.name)
         if ended or (ended is None and time.time() - folder.stat().st_mtime > ORPHAN_SECONDS):
             yield folder
@@ -85,7 +85,7 @@ def find_unneeded(model_dir: Path, has_ended: Callable[[str], bool | None]) -> I
 
 def find_states(model_dir: Path, job_id: str) -> list[Path]:
     """The files of a job's states, newest first."""
-    return _list_newest_first(model_dir / _RUNS / job_id)
+    return _list_newest_first(model_dir / RUNS / job_id)
 
 
 def _list_newest_first(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 import typer
 from pydantic import ValidationError
 
-from app.cli import datasets, draw, imports, jobs, keys, serve, train, upkeep, versions
+from app.cli import backups, datasets, draw, imports, jobs, keys, serve, train, upkeep, versions
 from app.cli.console import out, say_error
 from app.settings import ApiSettings
 from worker.settings import LOG_FORMAT, PREFIX
@@ -28,7 +28,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for group in (serve, train, imports, jobs, draw, datasets, versions, upkeep):
+for group in (serve, train, imports, jobs, draw, datasets, versions, upkeep, backups):
     cli.add_typer(group.commands)
 cli.add_typer(keys.commands, name="keys")
 
