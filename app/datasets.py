@@ -83,7 +83,7 @@ class DatasetOrder(BaseModel):
     arch: ArchName
     """The architecture that draws."""
     version: str | None = None
-    """A number, or latest; default: the best."""
+    """A number, or latest; default: the pinned one, else the best."""
     per_class: int = Field(1_000, ge=1, le=MAX_PER_CLASS)
     """How many of each of the ten classes."""
     min_confidence: float = Field(MIN_CONFIDENCE, ge=0.5, le=0.999)

@@ -56,7 +56,7 @@ class Order(BaseModel):
         description="image i has seed + i; or where to begin to look for digit, digits or text, then at most "
         f"{SEEDS - 1}; default: a random seed",
     )
-    version: str | None = Field(None, description="a number, or latest; default: the best")
+    version: str | None = Field(None, description="a number, or latest; default: the pinned one, else the best")
     scale: int = Field(1, ge=1, le=8, description="enlargement factor")
     columns: int | None = Field(None, ge=1, le=MAX_N, description="columns of the grid; default: near-square")
 

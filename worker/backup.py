@@ -137,7 +137,7 @@ def _add_versions(archive: "_Archive", model_dir: Path, written: Written, on_pro
     for done, folder in enumerate(found, start=1):
         name = f"models/{folder.parent.name}/{folder.name}"
         names = [one for one in (*FILES, MANIFEST) if one == MANIFEST or (folder / one).is_file()]
-        if archive.add_all({f"{name}/{one}": folder / one for one in names}, last=folder / MANIFEST):
+        if archive.add_all({f"{name}/{one}": folder / one for one in names}):
             added.add(folder)
         on_progress("versions", done, len(found))
     written.versions = len(added)
@@ -187,16 +187,15 @@ class _Archive:
     def add_bytes(self, name: str, data: bytes) -> None:
         self._add(name, io.BytesIO(data), len(data))
 
-    def add_all(self, paths: dict[str, Path], last: Path | None = None) -> bool:
-        """Add files of these names, or none of them if one has gone; ``last`` still has to be there after all are open.
+    def add_all(self, paths: dict[str, Path]) -> bool:
+        """Add files of these names, or none of them if one has gone.
 
-        A version that is renamed meanwhile to be removed is then in the backup as a whole, or not at all.
+        All are opened before any is read. So a version that is removed meanwhile is in the backup as a whole, or not
+        at all: its folder is renamed before a file goes, and its manifest is opened last.
         """
         with contextlib.ExitStack() as stack:
             try:
                 opened = {name: stack.enter_context(path.open("rb")) for name, path in paths.items()}
-                if last:
-                    last.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return False
             for name, file in opened.items():

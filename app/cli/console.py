@@ -26,7 +26,7 @@ out = Console(markup=False, highlight=False)
 err = _Patient(stderr=True, markup=False, highlight=False)
 
 ArchOption = Annotated[ArchName, typer.Option(help="The architecture.")]
-VersionOption = Annotated[str | None, typer.Option(help="A number, or latest. Default: the best.")]
+VersionOption = Annotated[str | None, typer.Option(help="A number, or latest. Default: the pinned one, else the best.")]
 ScaleOption = Annotated[int, typer.Option(min=1, max=8, help="Enlargement factor.")]
 ColumnsOption = Annotated[int | None, typer.Option(min=1, help="Columns of the grid. Default: near-square.")]
 SeedOption = Annotated[int | None, typer.Option(min=0, max=seeds.MAX_SEED, help="Default: a random seed.")]

@@ -36,7 +36,7 @@ class CompareQuery(PictureQuery):
         None,
         min_length=1,
         max_length=100,
-        description="of the versions; default: the best one of each architecture",
+        description="of the versions; default: the default version of each architecture",
     )
 
     @field_validator("seeds")

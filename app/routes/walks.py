@@ -25,7 +25,7 @@ class DrawnQuery(PictureQuery):
     """What all pictures that one version draws have in their query."""
 
     arch: ArchName
-    version: str | None = Field(None, description="a number, or latest; default: the best")
+    version: str | None = Field(None, description="a number, or latest; default: the pinned one, else the best")
 
 
 class MorphQuery(DrawnQuery):

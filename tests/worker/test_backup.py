@@ -257,7 +257,7 @@ def test_whenever_a_version_is_removed_it_is_in_the_backup_as_a_whole_or_not_at_
 def test_a_version_that_goes_while_its_files_are_opened_is_left_out(
     store: CopyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This fails if the manifest is not looked for again after all files are open."""
+    """This fails if a file is written before all are open."""
     version = publish(tmp_path / "before").version
     open_ = Path.open
 
