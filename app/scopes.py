@@ -35,6 +35,11 @@ SCOPES: Mapping[str, Scope | None] = {
     "follow_job": Scope.TRAIN,
     "get_job_samples": Scope.TRAIN,
     "get_job_curves": Scope.TRAIN,
+    # upkeep
+    "get_default": Scope.DRAW,
+    "put_default": Scope.ADMIN,
+    "delete_version": Scope.ADMIN,
+    "show_version": Scope.ADMIN,
     # the page
     "show_draw": Scope.DRAW,
     "show_compare": Scope.DRAW,
