@@ -14,18 +14,22 @@ MAX_TRAINING_THREADS = 256
 
 PREFIX = "DIGITS_"
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"  # of every process
-
 _ROOT = Path(__file__).parents[1]  # the checkout, or site-packages
 
 # Where jobs, versions and reports are kept unless the environment says otherwise.
 STATE_DIR = _ROOT / "var" if (_ROOT / "pyproject.toml").is_file() else platformdirs.user_data_path("digits")
 
 
-class Settings(BaseSettings):
-    """The settings that worker and API share. The URL may hold a password, so it is never printed."""
+class LogSettings(BaseSettings):
+    """What a process must know before it can log that another setting is wrong."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
+
+    log: Literal["text", "json"] = "text"
+
+
+class Settings(LogSettings):
+    """The settings that worker and API share. The URL may hold a password, so it is never printed."""
 
     redis_url: SecretStr | None = None  # unset: `digits up` starts a Valkey of its own
     redis_ca: Path | None = None  # certificates of the authority that has signed that of a rediss:// server

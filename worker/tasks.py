@@ -16,6 +16,7 @@ from typing import Any
 import billiard
 from billiard.exceptions import WorkerLostError
 from celery import shared_task, signals
+from celery.apps import worker as apps
 from celery.worker import state
 from celery.worker.request import Request
 from kombu.exceptions import OperationalError
@@ -27,7 +28,7 @@ from worker.jobs import JobState, JobStore
 from worker.linux import signal_on_parent_death, yield_cores
 from worker.reconciler import Reconciler
 from worker.run import run_job
-from worker.settings import Settings
+from worker.settings import LogSettings, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,15 @@ def train(job_id: str) -> None:
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    logs.set_up()
+    logs.set_up(LogSettings().log)
+    logs.leave_out_repeated()
+
+
+@signals.celeryd_after_setup.connect
+def _catch_what_bypasses_the_log(**_: Any) -> None:
+    """In the parent: what Celery and billiard write on their own is a line of the log, too, or is left out."""
+    apps.safe_say = lambda text, *_: logger.info("%s", text)
+    os.environ.pop("_MP_FORK_LOGLEVEL_", None)  # with it, each child announces itself
 
 
 @signals.worker_ready.connect
@@ -146,7 +155,7 @@ def _record_lost_child(args: tuple[str, ...], exception: BaseException, **_: Any
     settings = Settings()
     try:
         if _open_store(settings).lose(args[0], _name_holder(os.getpid())):
-            logger.warning("the training process of job %s was lost", args[0])
+            logger.warning("the training process of job %s was lost", args[0], extra={"facts": {"job": args[0]}})
             _wake(args[0], settings)
     except RedisError as error:  # its lease will run out
         logger.warning("cannot record that job %s lost its training process: %s", args[0], error)

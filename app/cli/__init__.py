@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from app.cli import backups, datasets, draw, imports, jobs, keys, serve, train, upkeep, versions
 from app.cli.console import out, say_error
 from app.settings import ApiSettings
-from worker.settings import LOG_FORMAT, PREFIX
+from worker import logs
+from worker.settings import PREFIX, LogSettings
 
 logger = logging.getLogger("digits")
 
@@ -55,15 +56,18 @@ def main() -> None:
     # costs nothing when they run alone: docs/trials.md. torch reads it when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     _open_standard_streams()
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    _ignore_unknown_settings()
     try:
+        logs.set_up(LogSettings().log)
+        _ignore_unknown_settings()
         cli()
     except ValidationError as error:  # from the settings: typer checks the commands' own options
         for item in error.errors(include_input=False):
             name = str(item["loc"][0]).upper().removeprefix("DIGITS_")
             say_error(f"DIGITS_{name}: {item['msg'].removeprefix('Value error, ')}")
         raise SystemExit(2) from None
+    except Exception:
+        logger.critical("unexpected error", exc_info=True)
+        raise SystemExit(1) from None
 
 
 def _open_standard_streams() -> None:

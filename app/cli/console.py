@@ -1,6 +1,7 @@
 """What all commands share: the consoles, the common options, and how a command fails."""
 
 import json
+import logging
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -8,10 +9,14 @@ from rich.console import Console
 from rich.text import Text
 
 from models import seeds
+from worker import logs
 from worker.recipes import ArchName
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+
+logger = logging.getLogger("digits")
 
 
 class _Patient(Console):
@@ -51,5 +56,8 @@ def write_json(value: object) -> None:
 
 
 def say_error(message: str) -> None:
-    """Write an error, for one who can correct it."""
-    err.print(Text.assemble(("error:", "red"), " ", message), soft_wrap=True)
+    """Write an error, for one who can correct it; among lines of JSON, as one of them."""
+    if logs.are_json():
+        logger.error("%s", message)
+    else:
+        err.print(Text.assemble(("error:", "red"), " ", message), soft_wrap=True)

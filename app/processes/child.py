@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from worker.linux import signal_on_parent_death
@@ -16,6 +17,7 @@ from worker.linux import signal_on_parent_death
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+READ_BYTES = 65_536  # of a child's output at a time
 STEADY_SECONDS = 60.0  # after a run of this length the next pause is the first one again
 
 
@@ -32,18 +34,23 @@ class Child:
     grace_seconds: float  # between being asked to end and being killed
     environment: dict[str, str] = field(default_factory=dict)
     stdin: str = ""
+    on_line: Callable[[str], None] | None = None  # is given the lines of its output; None: they go where ours go
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     pause: float = FIRST_PAUSE_SECONDS
     due: float = 0.0  # when it may start again
     is_first: bool = True  # it has been started once at most
     asked: float | None = None  # when it was asked to end
+    half_line: bytes = b""  # of its output, without an end yet
 
     def start(self) -> None:
+        self.pass_lines()
         self.process = subprocess.Popen(
             self.command,
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if self.on_line else None,
+            stderr=subprocess.STDOUT if self.on_line else None,
             # Its own process group, so that Ctrl-C reaches only the supervisor, which ends its children in order.
             # Not its own session: Linux divides CPU time among sessions first, and a thread that was alone in its
             # session on a core had to wait for 0.1 s.
@@ -51,6 +58,8 @@ class Child:
             preexec_fn=lambda: signal_on_parent_death(signal.SIGTERM),
         )
         self.started, self.asked = time.monotonic(), None
+        if self.process.stdout:
+            os.set_blocking(self.process.stdout.fileno(), False)
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(os.fsencode(self.stdin))  # it may hold paths
@@ -63,11 +72,13 @@ class Child:
             StartError: it has given up soon after its first start: it would do so again.
         """
         now = time.monotonic()
+        self.pass_lines()
         if self.process is None:
             if now >= self.due:
                 self.start()
         elif (code := self.process.poll()) is not None:
             self._kill_group()  # whatever it left behind
+            self.pass_lines()
             if self.is_first and code > 0 and now - self.started < STEADY_SECONDS:
                 raise StartError(f"{self.name} ended with {describe_end(code)} at its start: see above")
             self.is_first = False
@@ -75,6 +86,19 @@ class Child:
             logger.warning("%s ended with %s; starting it again in %.0f s", self.name, describe_end(code), self.pause)
             self.process, self.due = None, now + self.pause
             self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
+
+    def pass_lines(self) -> None:
+        """Give ``on_line`` what it has written since the last call."""
+        if not (self.on_line and self.process and self.process.stdout):
+            return
+        with contextlib.suppress(BlockingIOError):
+            while not self.process.stdout.closed:
+                found = os.read(self.process.stdout.fileno(), READ_BYTES)
+                *lines, self.half_line = (self.half_line + (found or b"\n")).split(b"\n")
+                for line in filter(None, lines):
+                    self.on_line(line.decode(errors="backslashreplace"))
+                if not found:  # it has ended
+                    self.process.stdout.close()
 
     def ask_to_end(self) -> None:
         """Send SIGTERM. From now on it has ``grace_seconds`` to end."""
@@ -95,6 +119,7 @@ class Child:
             logger.warning("%s did not end within %.0f s: killed", self.name, self.grace_seconds)
         self._kill_group()
         self.process.wait()
+        self.pass_lines()
 
     def _kill_group(self) -> None:
         assert self.process is not None

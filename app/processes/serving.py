@@ -24,7 +24,8 @@ from app.memory import keep_freed_memory
 from app.processes import supervise
 from app.processes.child import Child
 from app.settings import ApiSettings, is_loopback
-from worker.settings import LOG_FORMAT
+from worker import logs
+from worker.settings import LogSettings
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ def _open_socket(settings: ApiSettings, shared: bool) -> socket.socket:
 if __name__ == "__main__":
     from models.device import UnavailableDeviceError
 
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    logs.set_up(LogSettings().log)
     is_first = sys.argv[1] == "1"
     if not is_first:
         for name in _ALIKE:
@@ -211,4 +212,5 @@ if __name__ == "__main__":
     try:
         run(ApiSettings(), shared=True, announces=is_first)
     except (AddressError, UnavailableDeviceError) as error:
-        raise SystemExit(f"error: {error}") from None
+        logger.error("%s", error)
+        raise SystemExit(1) from None

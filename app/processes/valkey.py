@@ -1,7 +1,9 @@
 """A Valkey for this machine only: loopback, a free port, a random password, an append-only file."""
 
 import contextlib
+import logging
 import platform
+import re
 import secrets
 import shutil
 import socket
@@ -13,6 +15,8 @@ from redis.exceptions import RedisError
 
 from app.processes.child import Child, describe_end
 from worker.connections import connect
+
+logger = logging.getLogger(__name__)
 
 START_SECONDS = 60.0  # for the first answer, including the time to load the append-only file
 POLL_SECONDS = 0.05
@@ -48,7 +52,7 @@ def make(state_dir: Path, api_port: int = 0) -> tuple[Child, str]:
             "",
         ]
     )
-    child = Child("valkey", [find_binary(), "-"], 2.0, stdin=configuration)
+    child = Child("valkey", [find_binary(), "-"], 2.0, stdin=configuration, on_line=_log_line)
     return child, f"redis://:{password}@127.0.0.1:{port}/0"
 
 
@@ -92,11 +96,24 @@ def wait_until_ready(valkey: Child, url: str, stopping: Callable[[], bool] = lam
     deadline = time.monotonic() + START_SECONDS
     assert valkey.process is not None
     while not stopping():
+        valkey.pass_lines()
         with contextlib.suppress(RedisError):
             client.ping()
             return
         if valkey.process.poll() is not None:
+            valkey.pass_lines()
             raise ValkeyError(f"valkey ended with {describe_end(valkey.process.returncode)} at its start; see above")
         if time.monotonic() > deadline:
             raise ValkeyError(f"valkey did not answer within {START_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)
+
+
+def _log_line(line: str) -> None:
+    """Log what Valkey says, without its own process number, role and time."""
+    found = re.fullmatch(
+        r"\d+:(?:[A-Z] \d+ \w+ \d+ [\d:.]+ (?P<sign>[#*.-])|signal-handler \(\d+\)) (?P<text>.*)", line
+    )
+    if line.strip():
+        logger.log(
+            logging.WARNING if found and found["sign"] == "#" else logging.INFO, found["text"] if found else line
+        )
