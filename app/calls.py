@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from starlette.types import Scope
 
 from app.keys import Key
+from worker.logs import get_trace_id
 
 REQUEST_ID = "X-Request-ID"
 
@@ -36,22 +37,46 @@ def _find_network(address: str) -> str:
     return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
 
 
+_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
 @dataclass(slots=True)
 class Call:
     """One request. The layers fill in what they learn of it."""
 
     request_id: str
+    client: str = ""  # its address
+    parent: bytes = b""  # what it sent as traceparent
     route: str = ""  # the name of its route; empty if there is none
-    address: str = ""  # of the client
     key: Key | None = None  # None: it came without one
     policy: bytes = DATA_POLICY  # Content-Security-Policy of the answer; a page sets its own
     # A route calls it with a number of images, and with the field that asks for them, before it draws them.
     take_images: Callable[[int, str], Awaitable[None]] = _allow
 
     @property
-    def client(self) -> str:
-        """Who asks: the name of a key, or else an address; of IPv6, the network that one customer gets."""
-        return f"key {self.key.name}" if self.key else f"address {_find_network(self.address)}"
+    def owner(self) -> str:
+        """Whose limits count: those of a key, or else of an address; of IPv6, of the network that one customer gets."""
+        return f"key {self.key.name}" if self.key else f"address {_find_network(self.client)}"
+
+    @property
+    def traceparent(self) -> str | None:
+        """The client's place in a trace (W3C Trace Context), if it sent a valid one."""
+        found = _TRACEPARENT.match(self.parent)
+        if found is None:
+            return None
+        rest = self.parent[found.end() :]  # a later version may have more
+        return found[0].decode() if not rest or (found[1] != b"00" and rest.startswith(b"-")) else None
+
+    def list_facts(self) -> dict[str, str]:
+        """What log lines say of it."""
+        traceparent = self.traceparent
+        facts = {
+            "request_id": self.request_id,
+            "client": self.client,
+            "key": self.key.name if self.key else "",
+            "trace_id": get_trace_id(traceparent) if traceparent else "",
+        }
+        return {name: value for name, value in facts.items() if value}
 
 
 def make_request_id() -> str:
@@ -61,17 +86,17 @@ def make_request_id() -> str:
 
 def begin_call(scope: Scope) -> Call:
     """Make the call of a new request. Its id is the client's, if that is 1 to 128 plain characters."""
-    client = scope.get("client")
-    call = Call(_read_id(scope) or make_request_id(), address=client[0] if client else "")
-    scope[_NAME] = call
-    return call
-
-
-def _read_id(scope: Scope) -> str:
+    given = parent = b""
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            return value.decode() if re.fullmatch(rb"[\w.:/+=-]{1,128}", value, re.ASCII) else ""
-    return ""
+            given = given or value
+        elif name == b"traceparent":
+            parent += value  # two of them are no valid one
+    is_plain = given and re.fullmatch(rb"[\w.:/+=-]{1,128}", given, re.ASCII)
+    client = scope.get("client")
+    call = Call(given.decode() if is_plain else make_request_id(), client[0] if client else "", parent)
+    scope[_NAME] = call
+    return call
 
 
 def get_call(scope: Scope) -> Call:

@@ -7,6 +7,7 @@ from a hash, so none of the slow hashes for passwords is needed. Must not import
 """
 
 import contextlib
+import contextvars
 import fcntl
 import hashlib
 import hmac
@@ -23,6 +24,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from app.audit import audit
 from models import files
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ MAX_KEYS = 10_000
 
 _MAX_BYTES = 4 * 2**20  # of the file
 _LOOK_SECONDS = 1.0  # between two looks whether the file has changed
+_WARN_SECONDS = 1.0  # between two lines about keys of one address that are not good
 _FORM = re.compile(r"digits_([0-9a-f]{8})_[\w-]{43}", re.ASCII)
 _NOBODY = "0" * 64  # compared with if no key has the id, so that the answer takes as long
 
@@ -85,6 +88,7 @@ class KeyRing:
         self._next_look = 0.0
         self._seen = _look(path)
         self._by_id = {key.id: key for key in read_keys(path)}
+        self._warned: dict[str, float] = {}  # the addresses that lines were about, and when
 
     def find(self, text: str) -> Key | None:
         """The key with this text, or None."""
@@ -94,6 +98,15 @@ class KeyRing:
         key = self._by_id.get(form[1]) if form else None
         is_right = hmac.compare_digest(_hash(text), key.sha256 if key else _NOBODY)
         return key if is_right else None
+
+    def warn(self, client: str, text: str) -> None:
+        """Log that a client has come with this text, which is no good key; of the text, only the id of the key."""
+        now = time.monotonic()
+        self._warned = {one: at for one, at in self._warned.items() if now - at < _WARN_SECONDS}
+        if client not in self._warned:
+            self._warned[client] = now
+            form = _FORM.fullmatch(text)
+            audit("wrong-key", logging.WARNING, id=form[1] if form else "none")
 
     def _look_again(self) -> None:
         self._next_look = time.monotonic() + _LOOK_SECONDS
@@ -106,10 +119,12 @@ class KeyRing:
             logger.error("the keys that were read before stay good: %s", error)
             return
         before, self._by_id, self._seen = self._by_id, found, seen
-        for key in set(found.values()) - set(before.values()):
-            logger.info("key %s (%s) is good from now on: %s", key.name, key.id, _join(key))
-        for key in set(before.values()) - set(found.values()):
-            logger.info("key %s (%s) is no longer good: %s", key.name, key.id, _join(key))
+        for event, keys in (
+            ("key-added", set(found.values()) - set(before.values())),
+            ("key-removed", set(before.values()) - set(found.values())),
+        ):
+            for key in keys:  # with no facts: the present request has not done it
+                contextvars.Context().run(audit, event, name=key.name, id=key.id, scopes=_join(key))
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -188,7 +203,7 @@ def _hash(text: str) -> str:
 
 
 def _join(key: Key) -> str:
-    return ", ".join(sorted(key.scopes))
+    return ",".join(sorted(key.scopes))
 
 
 def _look(path: Path) -> tuple[int, int, int]:

@@ -26,6 +26,7 @@ from app.generators import Generators
 from app.indexes import Indexes
 from app.keys import KeyRing
 from app.limiter import make_limiter
+from app.middleware.access_log import AccessLog
 from app.middleware.body_limit import BodyLimit
 from app.middleware.calls import Calls
 from app.middleware.cors import make_cors
@@ -67,6 +68,7 @@ REFRESH_SECONDS = 1.0  # between two reads of the model directory
 # Around every route, outermost first.
 LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "calls": lambda app, _: Calls(app),
+    "access log": lambda app, settings: AccessLog(app) if settings.access_log else app,
     "headers": lambda app, settings: Headers(app, is_shared=bool(settings.cors_origins)),
     "cors": lambda app, settings: make_cors(app, settings.cors_origins) if settings.cors_origins else app,
     "problems": lambda app, _: Problems(app),

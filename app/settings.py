@@ -57,6 +57,7 @@ class ApiSettings(Settings):
     limit_requests: Annotated[int | None, Field(ge=1, le=1_000_000)] = None  # for pictures, per client and second
     limit_images: Annotated[int | None, Field(ge=1, le=1_000_000_000)] = None  # per client and minute
     limit_jobs: Annotated[int | None, Field(ge=1, le=100_000)] = None  # queued and running, per client
+    access_log: bool = False
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()  # more names of this service, separated by commas
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     header_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0  # from a request's first byte to its last

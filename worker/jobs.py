@@ -33,6 +33,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import SentinelConnectionPool
 
 from models import seeds
+from worker.logs import get_trace_id
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, DOutput, NoRecipeError, RecipeName, find_recipe
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,10 @@ class Job(BaseModel):
     """The seed of its weights, its shuffling and its latents."""
     measure_every: int | None = None
     """Epochs between two measurements; null: one at the end."""
+    request_id: str | None = None
+    """The ``X-Request-ID`` of the request that queued it."""
+    traceparent: str | None = None
+    """The ``traceparent`` of that request: its place in a trace (W3C Trace Context)."""
     created_at: datetime
     """When it was queued first, by the clock of Redis."""
     started_at: datetime | None = None
@@ -193,6 +198,12 @@ class Job(BaseModel):
     """The number of the version that it published."""
     error: str | None = None
     """Why it failed."""
+
+    def list_facts(self) -> dict[str, str]:
+        """What log lines say of it."""
+        request = {"request_id": self.request_id} if self.request_id else {}
+        trace = {"trace_id": get_trace_id(self.traceparent)} if self.traceparent else {}
+        return {"job": self.id, **request, **trace}
 
 
 @dataclass(frozen=True)
@@ -297,9 +308,17 @@ class JobStore:
         self._change("leave", name)
 
     def create(
-        self, request: TrainRequest, idempotency_key: str | None = None, max_queued: int = MAX_QUEUED
+        self,
+        request: TrainRequest,
+        idempotency_key: str | None = None,
+        max_queued: int = MAX_QUEUED,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> tuple[Job, bool]:
         """Record a new queued job; return it and True. If the key has made a job before, return that one and False.
+
+        ``request_id`` and ``traceparent`` (valid, if any) say where it comes from.
 
         Raises:
             KeyReusedError: the key has made a job from another request.
@@ -312,6 +331,8 @@ class JobStore:
             "epochs": request.epochs or find_recipe(request.recipe, request.arch).epochs,
             "seed": seeds.make_fresh() if request.seed is None else request.seed,
             "measure_every": request.measure_every,
+            "request_id": request_id,
+            "traceparent": traceparent,
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         names = (fields["id"], idempotency_key or "", fingerprint)
@@ -341,7 +362,8 @@ class JobStore:
             return False
         if job.recipe in RECIPES and job.arch in RECIPES[job.recipe]:
             return True
-        logger.warning("job %s waits for another worker: %s of recipe %s is unknown here", job.id, job.arch, job.recipe)
+        text = "job %s waits for another worker: %s of recipe %s is unknown here"
+        logger.warning(text, job.id, job.arch, job.recipe, extra={"facts": job.list_facts()})
         return False
 
     def has_ended(self, job_id: str) -> bool | None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from worker import saved
+from worker import logs, saved
 from worker.jobs import MAX_LOST, Job, JobState, JobStore, Standing
 from worker.lease import CanceledError, Lease, StoppedError
 from worker.settings import Settings
@@ -34,10 +34,12 @@ def run_job(
     worker is about to end. Returns the new state of the job. It is QUEUED if the worker is about to
     end; the job then needs another wake-up. Returns None if the job is not this run's.
     """
+    logs.begin_work({"job": job_id})
     claim = store.claim(job_id, holder)  # if it raises, the job gets another wake-up
     if claim is None:
         logger.info("job %s is not queued: nothing to do", job_id)
         return None
+    logs.begin_work(claim.job.list_facts())
     with Lease(store, claim, stopping) as lease:
         end, facts = _attempt(lease, settings)
         if not (lease.give_back() if end is JobState.QUEUED else lease.finish(end, **facts)):

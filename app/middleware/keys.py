@@ -37,7 +37,10 @@ class Keys:
         needed = find_scope(call.route)
         if needed is None or (call.key and call.key.may(needed)) or (call.route in LOCAL and _is_local(scope)):
             await self._app(scope, receive, _make_private(send) if needed else send)
-        elif _is_page(scope):
+            return
+        if text and not call.key:
+            ring.warn(call.client, text)
+        if _is_page(scope):
             await _ask_for_key(scope, needed if call.key else "")(scope, receive, send)
         elif call.key:
             raise ForbiddenError(

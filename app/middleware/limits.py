@@ -43,7 +43,7 @@ class _Turn:
 
     def __init__(self, limiter: Limiter, call: Call) -> None:
         self._limiter = limiter
-        self._client = call.client
+        self._client = call.owner
         self._spent: list[Spent] = []
 
     async def take_images(self, count: int, field: str) -> None:

@@ -10,11 +10,12 @@ import resource
 import time
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.access import REFUSAL, log_answer
 from app.calls import DATA_POLICY, REQUEST_ID, make_request_id
 from app.errors import Problem
 from app.middleware.headers import CONTENT_POLICY, FIXED
@@ -90,14 +91,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     A request's head over ``MAX_HEAD_BYTES`` is refused with a 431, or a 414 if most of it is the request
     line, at the latest one read of the socket after the bound. A request that is not there as a whole
-    ``header_seconds`` after its first byte gets a 408. All refusals are problems (RFC 9457).
+    ``header_seconds`` after its first byte gets a 408. All refusals are problems (RFC 9457), which go into the access
+    log if it ``logs_refusals``.
     """
 
-    def __init__(self, *arguments: Any, header_seconds: float, places: Places, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, header_seconds: float, places: Places, logs_refusals: bool, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.url = b""  # until a message begins
         self._header_seconds = header_seconds
         self._places = places
+        self._logs_refusals = logs_refusals
         self._read = 0  # bytes of this read of the socket that no message has counted yet
         self._extra = 0  # bytes of this message that are not its body
         self._is_in_message = self._has_head = self._is_refused = False
@@ -211,11 +216,9 @@ class BoundedProtocol(HttpToolsProtocol):
             assert self._previous is not None
             self.cycle = self._previous
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            if not self._has_head or self.cycle.response_started:
-                return
-            self.cycle.disconnected = True  # whoever works on this request stops
-            self.cycle.message_event.set()
+        is_at_work = self.cycle is not None and not self.cycle.response_complete
+        if is_at_work and (not self._has_head or self.cycle.response_started):
+            return
         errors = [{"field": too_long, "detail": detail, "bound": {"le": MAX_HEAD_BYTES}}] if too_long else None
         retry = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
         problem = Problem(status, detail, errors, {"Connection": "close", **retry})
@@ -223,7 +226,20 @@ class BoundedProtocol(HttpToolsProtocol):
         headers = (*self.server_state.default_headers, *problem.raw_headers, *FIXED, *ours)
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + bytes(problem.body))
+        if is_at_work:
+            cast("dict[str, Any]", self.cycle.scope)[REFUSAL] = status, len(problem.body)
+            self.cycle.disconnected = True  # whoever works on this request stops
+            self.cycle.message_event.set()
+        elif self._logs_refusals:
+            self._log_refusal(status, len(problem.body))
         self._end()
+
+    def _log_refusal(self, status: HTTPStatus, size: int) -> None:
+        """For the access log, as far as the request is known."""
+        url = self.url if self._is_in_message else b""
+        method = self.parser.get_method().decode() if url else "-"
+        scope = {"client": self.client, "headers": self.scope["headers"] if self._is_in_message else []}
+        log_answer(scope, method, url or b"-", status, size, seconds=None, is_complete=True)
 
     def _end(self) -> None:
         """Close for sending, and soon as a whole; what is still to be sent is sent first."""

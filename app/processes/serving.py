@@ -94,7 +94,12 @@ def run(settings: ApiSettings, *, shared: bool = False, announces: bool = True) 
     from app.processes.protocol import IDLE_SECONDS, BoundedProtocol, Places, count_places
 
     app = create_app(settings)
-    protocol = partial(BoundedProtocol, header_seconds=settings.header_seconds, places=Places(count_places()))
+    protocol = partial(
+        BoundedProtocol,
+        header_seconds=settings.header_seconds,
+        places=Places(count_places()),
+        logs_refusals=settings.access_log,
+    )
     bound = _open_socket(settings, shared)  # uvicorn listens when the versions are loaded
     _Server(
         uvicorn.Config(
@@ -106,7 +111,7 @@ def run(settings: ApiSettings, *, shared: bool = False, announces: bool = True) 
             backlog=BACKLOG,
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=sorted(settings.trusted_proxies),
-            access_log=False,  # costs a tenth of a small picture's time; a proxy in front has its own
+            access_log=False,  # app/middleware/access_log.py does it
             timeout_graceful_shutdown=ANSWER_SECONDS + 1,
             server_header=False,
         ),

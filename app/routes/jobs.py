@@ -12,6 +12,8 @@ from fastapi.responses import StreamingResponse
 from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.audit import audit
+from app.calls import get_call
 from app.dependencies import ANSWER_SECONDS, JobQueue, JobQueueDep
 from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError
 from app.events import Feed
@@ -60,14 +62,19 @@ async def train(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Job:
     """Queue a training job. The same ``Idempotency-Key`` and body give the same job for a day."""
-    job, new = await queue.ask(queue.jobs.create, order, idempotency_key, queue.max_queued)
+    call = get_call(request.scope)
+    create = partial(queue.jobs.create, request_id=call.request_id, traceparent=call.traceparent)
+    job, new = await queue.ask(create, order, idempotency_key, queue.max_queued)
+    audit("train", job=job.id, arch=job.arch, recipe=job.recipe, epochs=job.epochs, new=new)
+    about = {"facts": {"job": job.id}}
     if new:
         try:
             await queue.ask(queue.publisher.wake, job.id)
         except (OperationalError, UnavailableError) as error:  # the job is recorded: the reconciler will wake one
-            logger.warning("job %s is queued, but its wake-up could not be sent: %s", job.id, error)
+            logger.warning("job %s is queued, but its wake-up could not be sent: %s", job.id, error, extra=about)
     if new and job.workers == 0:
-        logger.warning("job %s is queued at place %d, but no worker is alive", job.id, job.queue_position)
+        text = "job %s is queued at place %d, but no worker is alive"
+        logger.warning(text, job.id, job.queue_position, extra=about)
     response.headers["Location"] = f"{request.scope['root_path']}/jobs/{job.id}"
     return job
 
@@ -145,6 +152,7 @@ async def cancel_job(
         raise ConflictError("the job was canceled before, without keep: its epochs are lost")
     if job.state is not JobState.CANCELED:
         response.status_code = status.HTTP_202_ACCEPTED
+    audit("cancel", job=job.id, keep=query.keep)
     return job
 
 

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
+from app.calls import get_call
 from app.keys import KeyRing, Scope
 from app.scopes import COOKIE
 from app.views import Visit
@@ -35,6 +36,7 @@ async def login(request: Request) -> Response:
     key, target = (sent.get(name, [""])[-1].strip() for name in ("key", "next"))
     ring: KeyRing | None = request.app.state.key_ring
     if ring and not ring.find(key):
+        ring.warn(get_call(request.scope).client, key)
         return _show(visit, visit.strings["login"]["wrong"], target, status=HTTPStatus.UNAUTHORIZED)
     is_ours = re.fullmatch(r"/(?![/\\])[^\x00-\x1f]*", target)  # // and /\ name another host
     response = _go_to(request, target if is_ours else "/")

@@ -79,10 +79,11 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, changes: str = "unmeasured") -> Iterator[Service]:
+def running_service(folder: Path, changes: str = "unmeasured", **more: str) -> Iterator[Service]:
     """Run ``digits up``. A second run in the same folder goes on with the jobs and versions of the first.
 
-    ``changes`` are rows of ``tests.system.host.CHANGES``; with none, everything is as users have it.
+    ``changes`` are rows of ``tests.system.host.CHANGES``; with none, everything is as users have it. ``more`` are
+    variables of its environment.
     """
     port = find_free_port()
     environment = {
@@ -91,6 +92,7 @@ def running_service(folder: Path, changes: str = "unmeasured") -> Iterator[Servi
         "DIGITS_STATE_DIR": str(folder / "var"),
         "DIGITS_MODEL_DIR": str(folder / "models"),
         "CHANGES_FOR_TESTS": changes,
+        **more,
     }
     with (
         running(folder, "up", module="tests.system.host" if changes else "app", **environment) as process,
