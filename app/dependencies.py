@@ -33,6 +33,7 @@ class JobQueue:
     jobs: JobStore
     publisher: Publisher
     max_queued: int  # jobs
+    max_owned: int | None  # jobs of one client; None: no limit
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_THREADS))
 
     @cached_property

@@ -44,7 +44,7 @@ from app.upkeep import NeededError, UnwritableError
 from app.waiting import TooLateError
 from models.mnist import DatasetError
 from worker.connections import SILENT, explain
-from worker.jobs import KeyReusedError, TooManyQueuedError
+from worker.jobs import KeyReusedError, TooManyOwnedError, TooManyQueuedError
 
 logger = logging.getLogger(__name__)
 
@@ -223,6 +223,11 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
     TooManyQueuedError: lambda _: Problem(
         HTTPStatus.TOO_MANY_REQUESTS,
         "too many jobs are queued; cancel some, or try again later",
+        headers={"Retry-After": str(QUEUED_SECONDS)},
+    ),
+    TooManyOwnedError: lambda error: Problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        f"{error.most} of your jobs are queued or running, and you may have no more: cancel one, or try again later",
         headers={"Retry-After": str(QUEUED_SECONDS)},
     ),
     RedisError: _translate_redis,

@@ -194,7 +194,7 @@ def _open_job_queue(settings: ApiSettings, stack: contextlib.AsyncExitStack) -> 
     if settings.redis_url is None:
         return None
     url = settings.require_redis()
-    queue = JobQueue(JobStore(connect(url)), Publisher(url), settings.max_queued)
+    queue = JobQueue(JobStore(connect(url)), Publisher(url), settings.max_queued, settings.limit_jobs)
     stack.callback(asyncio.create_task(queue.feeds.run()).cancel)
     stack.callback(queue.publisher.close)
     reconciler = Reconciler(url, settings.model_dir)

@@ -112,8 +112,20 @@ end
 
 local change = {}
 
--- Returns the fingerprint of the earlier request with this key, or '', and the record; 'full' if too many wait.
-function change.create(id, idempotency_key, fingerprint, max_queued, ...)
+-- How many jobs of an owner are queued or running.
+local function count_owned(owner)
+  local count = 0
+  for _, name in ipairs({'digits:queued', 'digits:leases'}) do
+    for _, id in ipairs(redis.call('ZRANGE', name, 0, -1)) do
+      if get(id, 'owner') == owner then count = count + 1 end
+    end
+  end
+  return count
+end
+
+-- Returns the fingerprint of the earlier request with this key, or '', and the record; 'full' if too many wait, 'owned'
+-- if the owner has max_owned jobs already (0: no limit).
+function change.create(id, idempotency_key, fingerprint, max_queued, owner, max_owned, ...)
   local name = 'digits:idempotency:' .. idempotency_key
   if idempotency_key ~= '' then
     local before = redis.call('HMGET', name, 'id', 'fingerprint')
@@ -122,11 +134,12 @@ function change.create(id, idempotency_key, fingerprint, max_queued, ...)
     end
   end
   if redis.call('ZCARD', 'digits:queued') >= tonumber(max_queued) then return {'full', {}} end
+  if tonumber(max_owned) > 0 and count_owned(owner) >= tonumber(max_owned) then return {'owned', {}} end
   if idempotency_key ~= '' then
     redis.call('HSET', name, 'id', id, 'fingerprint', fingerprint)
     redis.call('EXPIRE', name, IDEMPOTENCY)
   end
-  set(id, 'created_at', stamp, ...)
+  set(id, 'created_at', stamp, 'owner', owner, ...)
   redis.call('ZADD', 'digits:jobs', now, id)
   enqueue(id, true)
   return {'', redis.call('HGETALL', key(id))}

@@ -100,6 +100,14 @@ class TooManyQueuedError(Exception):
     """As many jobs are queued as may be; cancel some, or try again later."""
 
 
+class TooManyOwnedError(Exception):
+    """The sender has as many jobs as it may have; cancel one, or wait until one has ended."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__(f"{most} jobs are queued or running")
+        self.most = most
+
+
 class TrainRequest(BaseModel):
     """The body of ``POST /train``."""
 
@@ -204,6 +212,16 @@ class Job(BaseModel):
         request = {"request_id": self.request_id} if self.request_id else {}
         trace = {"trace_id": get_trace_id(self.traceparent)} if self.traceparent else {}
         return {"job": self.id, **request, **trace}
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Who queues a job."""
+
+    owner: str = ""  # whose jobs are counted together
+    max_jobs: int | None = None  # of the owner, that may be queued or running; None: no limit
+    request_id: str | None = None
+    traceparent: str | None = None  # valid, if there is one
 
 
 @dataclass(frozen=True)
@@ -312,17 +330,14 @@ class JobStore:
         request: TrainRequest,
         idempotency_key: str | None = None,
         max_queued: int = MAX_QUEUED,
-        *,
-        request_id: str | None = None,
-        traceparent: str | None = None,
+        sender: Sender = Sender(),
     ) -> tuple[Job, bool]:
         """Record a new queued job; return it and True. If the key has made a job before, return that one and False.
-
-        ``request_id`` and ``traceparent`` (valid, if any) say where it comes from.
 
         Raises:
             KeyReusedError: the key has made a job from another request.
             TooManyQueuedError: ``max_queued`` jobs are queued.
+            TooManyOwnedError: the sender has as many jobs as it may have.
         """
         fields = {
             "id": str(uuid.uuid4()),
@@ -331,14 +346,17 @@ class JobStore:
             "epochs": request.epochs or find_recipe(request.recipe, request.arch).epochs,
             "seed": seeds.make_fresh() if request.seed is None else request.seed,
             "measure_every": request.measure_every,
-            "request_id": request_id,
-            "traceparent": traceparent,
+            "request_id": sender.request_id,
+            "traceparent": sender.traceparent,
         }
         fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         names = (fields["id"], idempotency_key or "", fingerprint)
-        before, record = self._change_for_good("create", *names, max_queued, *flatten(fields))
+        limits = (max_queued, sender.owner, sender.max_jobs or 0)
+        before, record = self._change_for_good("create", *names, *limits, *flatten(fields))
         if before == "full":
             raise TooManyQueuedError
+        if before == "owned":
+            raise TooManyOwnedError(sender.max_jobs)
         if before not in ("", fingerprint):
             raise KeyReusedError
         job = _parse_job(record)

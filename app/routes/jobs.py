@@ -19,7 +19,7 @@ from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableErro
 from app.events import Feed
 from app.openapi import EVENT, Described, describe_headers, describe_problems
 from app.routes.classes import JsonRoute
-from worker.jobs import MAX_EVENTS, Event, Job, JobState, TrainRequest
+from worker.jobs import MAX_EVENTS, Event, Job, JobState, Sender, TrainRequest
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,10 @@ async def train(
 ) -> Job:
     """Queue a training job. The same ``Idempotency-Key`` and body give the same job for a day."""
     call = get_call(request.scope)
-    create = partial(queue.jobs.create, request_id=call.request_id, traceparent=call.traceparent)
-    job, new = await queue.ask(create, order, idempotency_key, queue.max_queued)
+    sender = Sender(call.owner, queue.max_owned, call.request_id, call.traceparent)
+    if call.key and idempotency_key:  # others may have the same
+        idempotency_key = f"{call.key.name}:{idempotency_key}"
+    job, new = await queue.ask(queue.jobs.create, order, idempotency_key, queue.max_queued, sender)
     audit("train", job=job.id, arch=job.arch, recipe=job.recipe, epochs=job.epochs, new=new)
     about = {"facts": {"job": job.id}}
     if new:

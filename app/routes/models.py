@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import upkeep
+from app.audit import audit
 from app.dependencies import GeneratorsDep
 from app.errors import NotFoundError, UnprocessableError
 from app.generators import Entry, EntryState, Generators, Source, UnknownVersionError
@@ -110,6 +111,7 @@ async def put_default(arch: str, choice: Choice, generators: GeneratorsDep) -> D
     require_arch(arch)
     try:
         await asyncio.to_thread(upkeep.pin, generators, arch, choice.version)
+        audit("pin", arch=arch, version=choice.version or "none")
     except UnknownVersionError as error:
         bound = {"usable": error.usable} if error.usable else None
         raise UnprocessableError(str(error), field="version", bound=bound) from None
@@ -140,6 +142,7 @@ async def delete_version(arch: str, version: Number, generators: GeneratorsDep) 
     """
     require_arch(arch)
     await asyncio.to_thread(upkeep.remove_or_hide, generators, arch, version)
+    audit("delete", arch=arch, version=version)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
@@ -148,6 +151,7 @@ async def show_version(arch: str, version: Number, generators: GeneratorsDep) ->
     """Show a version that comes with the code and was hidden by ``DELETE``. One that is removed stays so: 404."""
     require_arch(arch)
     await asyncio.to_thread(upkeep.show, generators, arch, version)
+    audit("show", arch=arch, version=version)
     return _describe_fully(await generators.find_entry(arch, str(version)))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.keys import Scope, add_key
 from tests.processes import eventually, running_api, running_valkey
-from worker.jobs import JobStore
+from worker.jobs import JobState, JobStore
 
 DIGIT = "/generate?arch=wgan&n=1"
 
@@ -88,6 +88,32 @@ def test_requests_are_counted_before_they_are_understood(tmp_path: Path) -> None
         assert refused.headers["Retry-After"] == "1"
         assert [client.get("/livez").status_code for _ in range(9)] == [200] * 9
         eventually(lambda: client.post(DIGIT).status_code == 200, "a second later there is more", 10)
+
+
+def test_a_client_has_so_many_jobs_at_a_time(tmp_path: Path, valkey_url: str, store: JobStore) -> None:
+    file = tmp_path / "keys.json"
+    one, other = (add_key(file, name, frozenset([Scope.TRAIN])) for name in ("one", "other"))
+    environment = {"DIGITS_KEYS_FILE": str(file), "DIGITS_MODEL_DIR": str(tmp_path), "DIGITS_REDIS_URL": valkey_url}
+    with running_api(tmp_path, DIGITS_LIMIT_JOBS="2", **environment) as client:
+
+        def train(key: str, name: str) -> httpx.Response:
+            headers = {"X-API-Key": key, "Idempotency-Key": name}
+            return client.post("/train", json={"arch": "wgan"}, headers=headers)
+
+        first = train(one, "a").json()["id"]
+        claim = store.claim(first, "worker")
+        assert claim
+        assert train(one, "b").status_code == 202
+        refused = train(one, "c")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+        assert "2 of your jobs are queued or running" in refused.json()["detail"]
+        assert train(one, "a").json()["id"] == first  # which is no new one
+        theirs = train(other, "a")
+        assert theirs.status_code == 202
+        assert theirs.json()["id"] != first  # the same name, of another client
+        store.finish(claim, JobState.SUCCEEDED)
+        assert train(one, "c").status_code == 202
+        assert "owner" not in theirs.json()
 
 
 def test_without_redis_each_process_counts_on_its_own(tmp_path: Path) -> None:
