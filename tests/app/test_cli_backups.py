@@ -1,5 +1,7 @@
 """What ``digits backup`` and ``digits restore`` say. tests/worker/test_backup.py has what they do."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,23 @@ def test_without_a_redis_there_are_no_jobs(tmp_path: Path) -> None:
     status, said = call(tmp_path, "backup", str(tmp_path / "file.tar"))
     assert (status, "no jobs" in said, "0 jobs (0 of them unfinished) and 1 versions" in said) == (0, True, True)
     assert not (tmp_path / "var").exists()
+
+
+def test_a_digits_up_whose_valkey_cannot_be_reached_is_named(tmp_path: Path) -> None:
+    """It has no child here that knows the address."""
+    var = tmp_path / "var"
+    (var / "valkey").mkdir(parents=True)
+    hold = f"from pathlib import Path\nfrom app.processes import up\nwith up.lock(Path({str(var)!r})): print(); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        holder.stdout.readline()
+        status, said = call(tmp_path, "backup", str(tmp_path / "file.tar"))
+        assert (status, f"`digits up` runs on {var}" in said, "stop it first" in said) == (1, True, True)
+        status, said = call(tmp_path, "gc")
+        assert (status, "the states of jobs stay" in said) == (0, True)
+        holder.stdin.close()
+    assert not (tmp_path / "file.tar").exists()
 
 
 @pytest.mark.parametrize(
