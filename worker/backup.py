@@ -93,8 +93,7 @@ def write(file: BinaryIO, model_dir: Path, store: CopyStore | None, on_progress:
         archive.add_json(HEAD, Head(format=FORMAT, created_at=datetime.now(UTC), has_jobs=store is not None))
         unfinished = _add_jobs(archive, store, written, on_progress) if store else []
         for job_id in unfinished:
-            for path in saved.find_states(model_dir, job_id)[::-1]:
-                archive.add_all({f"models/{path.relative_to(model_dir)}": path})
+            _add_states(archive, model_dir, job_id)
         _add_versions(archive, model_dir, written, on_progress)
         for path in seed_index.list_files(model_dir):
             if not path.name.startswith("."):
@@ -124,6 +123,13 @@ def _add_jobs(archive: "_Archive", store: CopyStore, written: Written, on_progre
     archive.add_bytes(KEYS, json.dumps([key.model_dump() for key in store.copy_keys()]).encode())
     written.unfinished = len(unfinished)
     return unfinished
+
+
+def _add_states(archive: "_Archive", model_dir: Path, job_id: str) -> None:
+    """Add the states of a job, if it has any. When newer ones take their places meanwhile, add those."""
+    while paths := saved.find_states(model_dir, job_id):
+        if any([archive.add_all({f"models/{path.relative_to(model_dir)}": path}) for path in paths]):
+            return
 
 
 def _add_versions(archive: "_Archive", model_dir: Path, written: Written, on_progress: OnProgress) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 from enum import StrEnum
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from redis.exceptions import RedisError
@@ -18,7 +18,7 @@ _NUMBER = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"  # seconds since 1970, as a record has
 
 JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 EventId = Annotated[str, Field(pattern=r"^[0-9]{1,14}-[0-9]{1,9}$")]
-EventKind = Literal["queued", "started", "epoch", "metric", "sample", "published", "ended"]
+EventKind = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
 
 
 class JobCopy(BaseModel):

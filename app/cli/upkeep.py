@@ -160,4 +160,4 @@ def _explaining() -> Iterator[None]:
     except RedisError as error:
         fail(f"redis: {explain(error)}")
     except OSError as error:
-        fail(f"{error.filename} cannot be removed: {error.strerror}")
+        fail(f"{error.filename or 'something'} cannot be removed: {error.strerror}")
