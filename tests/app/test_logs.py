@@ -28,7 +28,7 @@ from worker import logs
 from worker.jobs import JobStore, TrainRequest
 from worker.logs import FORMS
 
-ID = "[0-9a-f]{16}"
+ID = "[0-9a-f]{18}"
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ \d+ [\w.]+( \[[\w.:/+=-]+\])?: ")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
