@@ -15,6 +15,8 @@
 -- digits:reconciled         string      the time of the last pass
 -- digits:probe              string      what a try to write leaves, for a minute
 -- digits:quiet              string      while it exists, no lease counts as lost
+-- digits:totals             hash        how often, since the first job: accepted, attempts, given_back, lost_leases, resumes,
+--                                       succeeded, failed, canceled; they outlive the records
 
 local time = redis.call('TIME')  -- the clock of Redis, so that the clocks of the hosts do not matter
 local now = time[1] + time[2] / 1e6
@@ -32,6 +34,9 @@ local function get(id, ...)
   return unpack(found)
 end
 local function set(id, ...) redis.call('HSET', key(id), ...) end
+
+-- pcall: what /metrics tells must not stand in the way of a job.
+local function total(what, times) redis.pcall('HINCRBY', 'digits:totals', what, times or 1) end
 
 -- Pictures are most of what a job keeps. The version has all of them once the job has ended.
 local function drop_samples(id, count)
@@ -75,6 +80,7 @@ local function finish(id, state)
   redis.call('EXPIRE', key(id), KEPT)
   redis.call('EXPIRE', events(id), KEPT)
   redis.call('ZADD', 'digits:ended', now, id)
+  total(state)
   forget_oldest_ended()
 end
 
@@ -89,6 +95,7 @@ end
 -- before, fail the job: one that gets on does not, however often its hosts break down.
 local function lost(id, woken)
   redis.call('HINCRBY', key(id), 'lost_leases', 1)
+  total('lost_leases')
   local times = redis.call('HINCRBY', key(id), 'lost_in_a_row', 1)
   if times >= MAX_LOST then redis.call('HDEL', key(id), 'keep') end
   if times >= MAX_LOST and not get(id, 'cancel_requested') and not get(id, 'publishing') then
@@ -142,6 +149,7 @@ function change.create(id, idempotency_key, fingerprint, max_queued, owner, max_
   set(id, 'created_at', stamp, 'owner', owner, ...)
   redis.call('ZADD', 'digits:jobs', now, id)
   enqueue(id, true)
+  total('accepted')
   return {'', redis.call('HGETALL', key(id))}
 end
 
@@ -153,6 +161,7 @@ function change.claim(id, holder, token)
   set(id, 'state', 'running', 'started_at', stamp, 'holder', holder, 'token', token, 'told', 0)
   hold(id)
   tell(id, 'started', cjson.encode({attempt = attempt}))
+  total('attempts')
   return redis.call('HGETALL', key(id))
 end
 
@@ -162,12 +171,15 @@ function change.report(id, token, count, ...)
   if not holds(id, token) then return 'lost' end
   local rest = {...}
   local furthest = tonumber(get(id, 'saved_step') or 0)
+  local resumes = tonumber(get(id, 'resumes') or 0)
   if tonumber(count) > 0 then set(id, unpack(rest, 1, count)) end
   if tonumber(get(id, 'saved_step') or 0) > furthest then
     set(id, 'lost_in_a_row', 0)
   elseif furthest > 0 then
     set(id, 'saved_step', furthest)
   end
+  local more = tonumber(get(id, 'resumes') or 0) - resumes
+  if more > 0 then total('resumes', more) end
   local told = tonumber(get(id, 'told'))
   for i = count + 1, #rest, 3 do
     if tonumber(rest[i]) > told then
@@ -201,6 +213,7 @@ end
 function change.give_back(id, token)
   if not holds(id, token) then return 0 end
   redis.call('HINCRBY', key(id), 'attempt', -1)
+  total('given_back')
   release(id, true)
   return 1
 end

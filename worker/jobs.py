@@ -6,6 +6,7 @@
     digits:queued       sorted set  the queued jobs by creation time
     digits:leases       sorted set  the running jobs by the end of their lease
     digits:workers      sorted set  the workers by the time of their last word
+    digits:totals       hash        how often something has happened to any job, which outlives the records
 
 Every change is one run of ``jobs.lua``, on the clock of Redis. It checks the state of the job first, so
 two workers cannot take the same job, and an ended job never changes. A running job has a lease and the
@@ -250,6 +251,17 @@ class News:
     is_ended: bool  # if these are all, no more will come
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All jobs at one moment."""
+
+    queued: int
+    oldest_queued_seconds: float  # since the oldest queued job was created; 0 if none is queued
+    running: list[Job]
+    workers: int  # alive
+    totals: Mapping[str, int]  # the field of digits:totals → how often; one that is missing is 0
+
+
 _SAME_TIME = 50  # more jobs than can have been created at the same microsecond
 
 JOB, EVENTS, KEY = "digits:job:", "digits:events:", "digits:idempotency:"
@@ -316,6 +328,30 @@ class JobStore:
             pipe.zcard("digits:workers")
             queued, workers = pipe.execute()
         return queued, workers
+
+    def survey(self) -> Survey:
+        """What the jobs do now, and what has happened to all of them since the first one."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.zrange("digits:queued", 0, 0, withscores=True)
+            pipe.zcard("digits:queued")
+            pipe.zcard("digits:workers")
+            pipe.hgetall("digits:totals")
+            pipe.zrange("digits:leases", 0, -1)
+            (seconds, microseconds), oldest, queued, workers, totals, running = pipe.execute()
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in running:
+                pipe.hgetall(_JOB + job_id)
+            records = pipe.execute(raise_on_error=False)
+        jobs = [_read_job(job_id, record) for job_id, record in zip(running, records, strict=True) if record]
+        now = seconds + microseconds / 1e6
+        return Survey(
+            queued=queued,
+            oldest_queued_seconds=max((now - created_at for _, created_at in oldest), default=0.0),
+            running=[job for job in jobs if job.state is JobState.RUNNING],
+            workers=workers,
+            totals={name: int(times) for name, times in totals.items() if times.isdigit()},
+        )
 
     def note_worker(self, name: str) -> None:
         """Record that this worker is alive, for the next ``ALIVE_SECONDS``."""

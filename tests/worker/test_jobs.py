@@ -419,12 +419,69 @@ def test_what_ended_jobs_keep_is_bounded(store: JobStore, valkey_url: str) -> No
     assert redis.exists(f"digits:events:{ids[-1]}") == 0
 
 
+def test_what_has_happened_to_all_jobs_is_counted_and_outlives_their_records(store: JobStore, valkey_url: str) -> None:
+    assert store.survey().totals == {}
+    first, second, third = (queue_job(store, epochs=3) for _ in range(3))
+    claim = claimed(store, first.id)
+    store.report(claim, {"resumes": 1})
+    store.report(claim, {"resumes": 1})  # told again: it has not happened again
+    assert store.give_back(claim)
+    claimed(store, first.id)
+    assert store.lose(first.id, "worker")
+    assert store.finish(claimed(store, first.id), JobState.SUCCEEDED)
+    store.cancel(second.id)
+    claimed(store, third.id)
+    for _ in range(MAX_LOST):
+        assert store.lose(third.id, "worker")
+        store.claim(third.id, "worker")
+    totals = {
+        "accepted": 3,
+        "attempts": 6,
+        "given_back": 1,
+        "lost_leases": 4,
+        "resumes": 1,
+        "succeeded": 1,
+        "canceled": 1,
+        "failed": 1,
+    }
+    assert store.survey().totals == totals
+    redis = connect(valkey_url)
+    redis.delete(*(f"digits:job:{job.id}" for job in (first, second, third)))
+    assert store.survey().totals == totals
+
+
 def test_a_key_names_its_job_again(store: JobStore) -> None:
     request = TrainRequest(arch=ArchName("wgan"))
     first, new = store.create(request, "key")
     again, new_again = store.create(request, "key")
     assert (first, new, new_again) == (again, True, False)
     assert store.create(request, "other key")[1] is True
+
+
+def test_totals_that_are_damaged_stand_in_nobodys_way(store: JobStore, valkey_url: str) -> None:
+    redis = connect(valkey_url)
+    redis.set("digits:totals", "damaged")
+    assert store.finish(claimed(store), JobState.SUCCEEDED)
+    redis.delete("digits:totals")
+    redis.hset("digits:totals", mapping={"attempts": "many", "failed": 1})
+    assert store.finish(claimed(store), JobState.FAILED)
+    assert store.survey().totals == {"accepted": 1, "failed": 2}
+
+
+def test_a_survey_tells_what_all_jobs_do(store: JobStore, valkey_url: str) -> None:
+    assert (store.survey().queued, store.survey().oldest_queued_seconds) == (0, 0)
+    running, oldest, _ = (queue_job(store) for _ in range(3))
+    store.report(claimed(store, running.id), {"epoch": 2, "images_per_second": 5.5})
+    unreadable = claimed(store)
+    redis = connect(valkey_url)
+    redis.hset(f"digits:job:{unreadable.job.id}", "epochs", "many")
+    redis.zadd("digits:queued", {oldest.id: oldest.created_at.timestamp() - 100})
+    store.note_worker("a")
+    store.note_worker("b")
+    survey = store.survey()
+    assert (survey.queued, survey.workers) == (2, 2)
+    assert 100 <= survey.oldest_queued_seconds < 200
+    assert [(job.id, job.epoch, job.images_per_second) for job in survey.running] == [(running.id, 2, 5.5)]
 
 
 def test_a_key_with_another_request_is_refused(store: JobStore) -> None:
