@@ -60,6 +60,10 @@ class Drawing(Protocol):
 
     def __hash__(self) -> int: ...
 
+    @property
+    def arch(self) -> str:
+        """The architecture that draws."""
+
 
 @dataclass(eq=False)
 class _Request:
@@ -79,10 +83,16 @@ class _Request:
 class Engine:
     """Draws and encodes in its own threads, from ``start`` to ``close``."""
 
-    def __init__(self, threads: int, wait_seconds: float) -> None:
-        """``wait_seconds``: how long a pass waits for more images if it is not full and another pass is running."""
+    def __init__(
+        self, threads: int, wait_seconds: float, count_pass: Callable[[str, int], None] = lambda arch, images: None
+    ) -> None:
+        """``wait_seconds``: how long a pass waits for more images if it is not full and another pass is running.
+
+        ``count_pass`` is told of each pass that was drawn: the architecture, and how many images.
+        """
         self._loop: asyncio.AbstractEventLoop
         self._wait_seconds = wait_seconds
+        self._count_pass = count_pass
         self._changed = threading.Condition()  # guards the attributes below
         self._queues: dict[Drawing, deque[_Request]] = {}  # none is empty; the first one is served next
         self._background: deque[_Request] = deque()
@@ -143,6 +153,10 @@ class Engine:
             self._images += n
             self._changed.notify()
         return answer
+
+    def count_waiting(self) -> tuple[int, int]:
+        """How many requests have no answer yet, and how many images they ask for."""
+        return self._requests, self._images
 
     def close(self) -> None:
         """Cancel all waiting requests and end the threads."""
@@ -251,6 +265,8 @@ class Engine:
             for request, taken in parts:
                 request.images[taken.start : taken.stop] = images[start : start + len(taken)]
                 start += len(taken)
+            if seeds:
+                self._count_pass(parts[0][0].version.arch, len(seeds))
         except Exception as exception:
             error = exception
         with self._changed:

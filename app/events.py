@@ -153,6 +153,10 @@ class Feeds:
         for feed in list(self._feeds.values()):
             await feed.wake()
 
+    def count(self) -> tuple[int, int]:
+        """How many jobs are followed, and by how many streams."""
+        return len(self._feeds), self._followers
+
     @contextmanager
     def follow(self, job_id: str) -> Iterator[Feed]:
         """The feed of a job, kept while the context is open.

@@ -74,6 +74,10 @@ class LoadedVersion:
     inference: Inference
 
     @property
+    def arch(self) -> str:
+        return self.manifest.arch
+
+    @property
     def facts(self) -> tuple[object, ...]:
         """What its images depend on, apart from their seeds."""
         said = self.manifest

@@ -38,6 +38,7 @@ from app.middleware.methods import Methods
 from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
 from app.middleware.routing import Routing
+from app.middleware.telemetry import Counting
 from app.middleware.unique_keys import UniqueKeys
 from app.routes import (
     comparisons,
@@ -49,6 +50,7 @@ from app.routes import (
     jobs,
     learning,
     login,
+    metrics,
     models,
     pages,
     progress,
@@ -57,6 +59,7 @@ from app.routes import (
 )
 from app.settings import ApiSettings
 from app.studio import Studio
+from app.telemetry import LOOK_SECONDS, Telemetry
 from models import device
 from worker.broker import Publisher
 from worker.connections import connect
@@ -69,6 +72,7 @@ REFRESH_SECONDS = 1.0  # between two reads of the model directory
 LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "calls": lambda app, _: Calls(app),
     "access log": lambda app, settings: AccessLog(app) if settings.access_log else app,
+    "telemetry": lambda app, _: Counting(app),
     "headers": lambda app, settings: Headers(app, is_shared=bool(settings.cors_origins)),
     "cors": lambda app, settings: make_cors(app, settings.cors_origins) if settings.cors_origins else app,
     "problems": lambda app, _: Problems(app),
@@ -94,6 +98,7 @@ ROUTES = (
     comparisons,
     datasets,
     health,
+    metrics,
     docs,
     drawing,
     pages,
@@ -147,7 +152,7 @@ def create_app(settings: ApiSettings) -> Application:
         await asyncio.to_thread(generators.refresh)
         indexes = Indexes(generators, settings.model_dir)
         await asyncio.to_thread(indexes.look)
-        engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3)
+        engine = Engine(settings.engine_threads, settings.batch_wait_ms / 1e3, app.state.telemetry.count_pass)
         async with contextlib.AsyncExitStack() as stack:
             job_queue = _open_job_queue(settings, stack)
             exporter = Exporter(engine, settings.deadline_seconds)
@@ -166,6 +171,7 @@ def create_app(settings: ApiSettings) -> Application:
             stack.callback(engine.close)
             engine.start()
             stack.callback(asyncio.create_task(_keep_fresh(generators)).cancel)
+            stack.callback(asyncio.create_task(_keep_looking(app)).cancel)
             yield
 
     app = Application(
@@ -180,6 +186,7 @@ def create_app(settings: ApiSettings) -> Application:
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it looks for a receiver per request
     )
     app.state.limiter = make_limiter(settings)
+    app.state.telemetry = Telemetry()
     app.state.key_ring = KeyRing(settings.keys_file) if settings.keys_file else None
     # Before the pages of FastAPI, and not by include_router(), which would search twice per request.
     app.router.routes[:0] = [route for part in ROUTES for route in part.router.routes]
@@ -207,3 +214,10 @@ async def _keep_fresh(generators: Generators) -> None:
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
         await generators.look_again()
+
+
+async def _keep_looking(app: FastAPI) -> None:
+    found: Resources = app.state.resources
+    while True:
+        app.state.telemetry.look(found.engine, found.generators, found.job_queue and found.job_queue.feeds)
+        await asyncio.sleep(LOOK_SECONDS)

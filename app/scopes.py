@@ -50,6 +50,8 @@ SCOPES: Mapping[str, Scope | None] = {
     "login": None,
     "logout": None,
     "get_static": None,
+    # operating
+    "get_metrics": Scope.ADMIN,
     # what others need to find their way
     "show_docs": None,
     "get_file": None,

@@ -25,6 +25,10 @@ class Morph:
     last: int
     frames: int
 
+    @property
+    def arch(self) -> str:
+        return self.version.arch
+
     def draw(self, steps: Sequence[int], /) -> Images:
         """One image per step, ``[len(steps), 28, 28]``. The ends are the images of their seeds, bit for bit."""
         first, last = self.version.make_latents([self.first, self.last])
@@ -41,6 +45,10 @@ class Neighbours:
 
     version: LoadedVersion
     seed: int
+
+    @property
+    def arch(self) -> str:
+        return self.version.arch
 
     def draw(self, steps: Sequence[int], /) -> Images:
         """One image per step, ``[len(steps), 28, 28]``. Thread-safe."""

@@ -46,11 +46,12 @@ def serve(
     """Run only the API. `/generate` needs nothing else; `/train` needs DIGITS_REDIS_URL and a worker."""
     from app.processes import serving
     from app.processes.child import StartError
+    from app.processes.metrics_folder import FolderError
     from models.device import UnavailableDeviceError
 
     try:
         serving.serve(_make_settings(host=host, port=port, api_processes=processes))
-    except (serving.AddressError, KeysError, StartError, UnavailableDeviceError) as error:
+    except (serving.AddressError, FolderError, KeysError, StartError, UnavailableDeviceError) as error:
         fail(str(error))
 
 

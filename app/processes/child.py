@@ -42,6 +42,7 @@ class Child:
     is_first: bool = True  # it has been started once at most
     asked: float | None = None  # when it was asked to end
     half_line: bytes = b""  # of its output, without an end yet
+    on_end: Callable[[], None] = lambda: None  # called when it has died, before it is started again
 
     def start(self) -> None:
         self.pass_lines()
@@ -79,6 +80,7 @@ class Child:
         elif (code := self.process.poll()) is not None:
             self._kill_group()  # whatever it left behind
             self.pass_lines()
+            self.on_end()
             if self.is_first and code > 0 and now - self.started < STEADY_SECONDS:
                 raise StartError(f"{self.name} ended with {describe_end(code)} at its start: see above")
             self.is_first = False

@@ -19,6 +19,7 @@ from app.access import REFUSAL, log_answer
 from app.calls import DATA_POLICY, REQUEST_ID, make_request_id
 from app.errors import Problem
 from app.middleware.headers import CONTENT_POLICY, FIXED
+from app.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ LOG_SECONDS = 10.0  # between two lines about connections that were closed
 class Places:
     """The connections of this process, and which of them wait for a whole request: those may be closed for others."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, telemetry: Telemetry) -> None:
         self._count = count
+        self.telemetry = telemetry
         self._waiting: dict[BoundedProtocol, None] = {}  # in the order in which they began to wait
         self._refused: dict[BoundedProtocol, None] = {}  # they have their answer, and are about to be closed
         self._closed = 0
@@ -68,6 +70,7 @@ class Places:
 
     def _note(self) -> None:
         self._closed += 1
+        self.telemetry.crowded_out.inc()
         if (now := time.monotonic()) >= self._next_line:
             text = "all %d places for connections are taken, %d were closed for others; raise the limit of open files"
             logger.warning(text, self._count, self._closed)
@@ -115,6 +118,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._places.telemetry.connections.inc()
         if self._places.make_room(len(self.connections)):
             self._places.wait(self)
             self._watch_idleness()
@@ -123,6 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()  # there is no room to linger
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._places.telemetry.connections.dec()
         self._places.stop_waiting(self)
         self._stop_timer()
         self._unset_keepalive_if_required()
@@ -221,6 +226,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         errors = [{"field": too_long, "detail": detail, "bound": {"le": MAX_HEAD_BYTES}}] if too_long else None
         retry = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+        self._places.telemetry.refusals[status].inc()
         problem = Problem(status, detail, errors, {"Connection": "close", **retry})
         ours = ((CONTENT_POLICY, DATA_POLICY), (REQUEST_ID.lower().encode(), make_request_id().encode()))
         headers = (*self.server_state.default_headers, *problem.raw_headers, *FIXED, *ours)

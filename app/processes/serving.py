@@ -12,16 +12,18 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import socket
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
 
 from app.keys import read_keys
 from app.memory import keep_freed_memory
-from app.processes import supervise
+from app.processes import metrics_folder, supervise
 from app.processes.child import Child
 from app.settings import ApiSettings, is_loopback
 from worker import logs
@@ -59,17 +61,36 @@ def serve(settings: ApiSettings) -> None:
         KeysError: the keys file cannot be used.
         UnavailableDeviceError: the device of the settings does not exist here.
         StartError: one of several processes cannot start.
+        FolderError: there is no place for what the processes count.
     """
     require_permitted(settings)
-    if settings.processes == 1:
-        run(settings)
-        return
+    with metrics_folder.make_folder() as folder:
+        if settings.processes == 1:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn sends it on when it has ended
+            metrics_folder.use(folder, 1)
+            run(settings)
+        else:
+            _run_several(settings, folder)
+
+
+def _run_several(settings: ApiSettings, folder: Path) -> None:
     require_free(settings)
-    told = {"DIGITS_HOST": settings.host, "DIGITS_PORT": settings.port, "DIGITS_API_PROCESSES": settings.processes}
+    told = {
+        "DIGITS_HOST": settings.host,
+        "DIGITS_PORT": settings.port,
+        "DIGITS_API_PROCESSES": settings.processes,
+        metrics_folder.ENVIRONMENT: folder,
+    }
     environment = {name: str(value) for name, value in told.items()}
     command = [sys.executable, "-P", "-m", "app.processes.serving"]
     children = [
-        Child(f"api {number}", [*command, str(number)], GRACE_SECONDS, environment)
+        Child(
+            f"api {number}",
+            [*command, str(number)],
+            GRACE_SECONDS,
+            environment,
+            on_end=partial(metrics_folder.forget, folder, number),
+        )
         for number in range(1, settings.processes + 1)
     ]
     with supervise.stop_on_signal() as stop:
@@ -82,7 +103,7 @@ def serve(settings: ApiSettings) -> None:
 def run(settings: ApiSettings, *, shared: bool = False, announces: bool = True) -> None:
     """Answer in this process. If ``shared``, other processes may listen on the same address.
 
-    If it ``announces``, it logs where the service answers.
+    :func:`metrics_folder.use` comes first. If it ``announces``, it logs where the service answers.
 
     Raises:
         AddressError, UnavailableDeviceError: as :func:`serve`.
@@ -97,7 +118,7 @@ def run(settings: ApiSettings, *, shared: bool = False, announces: bool = True) 
     protocol = partial(
         BoundedProtocol,
         header_seconds=settings.header_seconds,
-        places=Places(count_places()),
+        places=Places(count_places(), app.state.telemetry),
         logs_refusals=settings.access_log,
     )
     bound = _open_socket(settings, shared)  # uvicorn listens when the versions are loaded
@@ -214,6 +235,7 @@ if __name__ == "__main__":
     if not is_first:
         for name in _ALIKE:
             logging.getLogger(name).setLevel(logging.WARNING)
+    metrics_folder.use(Path(os.environ[metrics_folder.ENVIRONMENT]), int(sys.argv[1]))
     try:
         run(ApiSettings(), shared=True, announces=is_first)
     except (AddressError, UnavailableDeviceError) as error:

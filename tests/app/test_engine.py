@@ -23,6 +23,8 @@ from models.inference import BATCH
 class Scripted:
     """Draws images whose pixels equal their seed, once ``may_draw`` is set. Notes the seeds of every pass."""
 
+    arch = "wgan"
+
     def __init__(self) -> None:
         self.passes: list[list[int]] = []
         self.may_draw = threading.Event()

@@ -64,7 +64,9 @@ CALLS: dict[str, tuple[str, str, set[int]]] = {
     "openapi": ("GET", "/openapi.json", {200}),
     "livez": ("GET", "/livez", {200}),
     "readyz": ("GET", "/readyz", {200}),
+    "get_metrics": ("GET", "/metrics", {200}),
 }
+ELSEWHERE = {"X-Forwarded-For": "192.0.2.1"}  # a proxy of this machine has passed the request on
 
 
 @dataclass
@@ -76,7 +78,7 @@ class Guarded:
     keys: dict[str, str]
 
     def ask(self, method: str, path: str, key: str = "") -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"Authorization": f"Bearer {key}", **ELSEWHERE} if key else ELSEWHERE
         has_body = path in ("/train", "/datasets", "/models/wgan/default") and method != "GET"
         return self.client.request(method, path, headers=headers, json={} if has_body else None)
 
@@ -122,6 +124,11 @@ def test_the_matrix(guarded: Guarded, route: str, caller: str) -> None:
         assert f"lacks the scope {needed}" in answer.json()["detail"]
     else:
         assert ("invalid_token" in said) is (caller == WRONG)
+
+
+def test_a_process_of_this_machine_needs_no_key_for_the_metrics(guarded: Guarded) -> None:
+    assert guarded.client.get("/metrics").status_code == 200
+    assert guarded.client.get("/metrics", headers=ELSEWHERE).status_code == 401
 
 
 def test_head_needs_what_get_needs_and_a_path_that_is_none_needs_nothing(guarded: Guarded) -> None:

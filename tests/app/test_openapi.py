@@ -58,7 +58,7 @@ def described(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iter
 
 @pytest.mark.parametrize(
     ("phases", "found"),
-    [("coverage,fuzzing", r"Tested: 28\b"), ("stateful", r"API Links: +[1-9][0-9]* covered")],
+    [("coverage,fuzzing", r"Tested: 29\b"), ("stateful", r"API Links: +[1-9][0-9]* covered")],
 )
 def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Path, phases: str, found: str) -> None:
     """Right and wrong input, alone and in sequences: from a job to its cancellation."""

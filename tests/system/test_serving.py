@@ -44,10 +44,10 @@ class Serving:
 
 
 @contextmanager
-def running_processes(folder: Path) -> Iterator[Serving]:
+def running_processes(folder: Path, **environment: str) -> Iterator[Serving]:
     port = find_free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_DIR": str(folder / "models"), "DIGITS_DEVICE": "cpu"}
-    with running(folder, "serve", "--workers", str(PROCESSES), **environment) as process:
+    defaults = {"DIGITS_PORT": str(port), "DIGITS_MODEL_DIR": str(folder / "models"), "DIGITS_DEVICE": "cpu"}
+    with running(folder, "serve", "--workers", str(PROCESSES), **{**defaults, **environment}) as process:
         found = Serving(process, port, folder / "models")
         eventually(found.ready, f"all processes listen:\n{process.output}")
         yield found
