@@ -106,14 +106,14 @@ def _tell_jobs(survey: Survey) -> list[Metric]:
 
 
 def _tell_trainings(running: Sequence[Job]) -> list[Metric]:
-    """Only of running jobs: so there are never many."""
+    """Only of running jobs: so there are never many. Not ``job``: Prometheus has a label of that name."""
     found = []
     for name, (field, text) in _TRAINING.items():
         of_jobs = [((job.id, job.arch), getattr(job, field)) for job in running]
-        found.append(_gauge(f"digits_training_{name}", text, ("job", "arch"), of_jobs))
+        found.append(_gauge(f"digits_training_{name}", text, ("job_id", "arch"), of_jobs))
     text = "The mean of the last finished epoch."
     losses = [((job.id, job.arch, name), getattr(job, field)) for job in running for name, field in _LOSSES.items()]
-    return [*found, _gauge("digits_training_loss", text, ("job", "arch", "network"), losses)]
+    return [*found, _gauge("digits_training_loss", text, ("job_id", "arch", "network"), losses)]
 
 
 def _gauge(

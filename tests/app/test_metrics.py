@@ -216,12 +216,12 @@ def test_what_the_jobs_do_is_told_of_all_hosts(two: Serving, store: JobStore) ->
     assert told.find("digits_jobs", state="queued") == [2]
     assert told.find("digits_jobs", state="running") == [1]
     assert 0 < told.sum("digits_jobs_oldest_queued_seconds") < 60
-    assert told.find("digits_training_epochs", job=first.id, arch=first.arch) == [first.epochs]
+    assert told.find("digits_training_epochs", job_id=first.id, arch=first.arch) == [first.epochs]
     assert told.find("digits_training_epoch") == []  # nothing is known yet
     fields = {"epoch": 2, "images_per_second": 1234.5, "eta_seconds": 60.5, "d_loss": 0.25, "g_loss": 1.5}
     store.report(claim, fields)
     told = scrape(two)
-    assert told.find("digits_training_epoch", job=first.id, arch=first.arch) == [2]
+    assert told.find("digits_training_epoch", job_id=first.id, arch=first.arch) == [2]
     assert told.find("digits_training_images_per_second") == [1234.5]
     assert told.find("digits_training_remaining_seconds") == [60.5]
     assert told.find("digits_training_loss", network="discriminator") == [0.25]
