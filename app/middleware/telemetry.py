@@ -20,6 +20,7 @@ class Counting:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._telemetry: Telemetry | None = None  # the application's, from the first request on: it is soon at hand
         self._templates: dict[str, str] = {}  # the name of each route → its path with the names of its parameters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,11 +28,11 @@ class Counting:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        telemetry: Telemetry = scope["app"].state.telemetry
+        telemetry = self._telemetry or self._look_around(scope)
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = self._find_template(scope)
+                route = self._templates.get(get_call(scope).route, "")
                 arch = _find_arch(scope, route)
                 seconds = time.perf_counter() - began
                 telemetry.count_request(route, scope["method"], message["status"], arch, seconds)
@@ -39,10 +40,12 @@ class Counting:
 
         await self._app(scope, receive, send_and_count)
 
-    def _find_template(self, scope: Scope) -> str:
-        if not self._templates:
-            self._templates = {route.name: route.path for route in scope["app"].routes if isinstance(route, Route)}
-        return self._templates.get(get_call(scope).route, "")
+    def _look_around(self, scope: Scope) -> Telemetry:
+        app = scope["app"]
+        self._templates = {route.name: route.path for route in app.routes if isinstance(route, Route)}
+        self._telemetry = found = app.state.telemetry
+        assert isinstance(found, Telemetry)
+        return found
 
 
 def _find_arch(scope: Scope, route: str) -> str:

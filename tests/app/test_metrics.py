@@ -250,6 +250,8 @@ def test_nothing_falls_when_a_process_dies_and_comes_again(two: Serving) -> None
     before = scrape(two).list_cumulative()
     assert before
     child = two.children()[0]
+    folder = Path(child.environ()[metrics_folder.ENVIRONMENT])
+    files = sorted(folder.iterdir())
     with ExitStack() as stack:
         for _ in range(40):
             with two.client() as client:
@@ -269,6 +271,7 @@ def test_nothing_falls_when_a_process_dies_and_comes_again(two: Serving) -> None
     labels = {"route": "/generate", "arch": "wgan", "method": "POST", "status": "200"}
     grown = scrape(two).count(**labels) - before[f"{REQUESTS}_count", frozenset(labels.items())]
     assert grown == 40
+    assert sorted(folder.iterdir()) == files  # or a process that keeps dying would fill the memory
 
 
 def try_scrape(serving: Serving, processes: int) -> Scrape | None:
