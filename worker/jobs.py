@@ -341,7 +341,7 @@ class JobStore:
             (seconds, microseconds), oldest, queued, workers, totals, running = pipe.execute()
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in running:
-                pipe.hgetall(_JOB + job_id)
+                pipe.hgetall(JOB + job_id)
             records = pipe.execute(raise_on_error=False)
         jobs = [_read_job(job_id, record) for job_id, record in zip(running, records, strict=True) if record]
         now = seconds + microseconds / 1e6
