@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.archives import ARCHIVES, TEST, TRAIN, Archive
 from app.engine import Engine, EngineBusyError
@@ -30,6 +30,7 @@ from app.waiting import TooLateError
 from models import readers, seeds
 from models.readers import Reading
 from models.seed_index import TooFewError
+from worker.jobs import require_number
 from worker.linux import yield_thread
 from worker.recipes import ArchName
 
@@ -84,6 +85,8 @@ class DatasetOrder(BaseModel):
     """The architecture that draws."""
     version: str | None = None
     """A number, or latest; default: the pinned one, else the best."""
+    _check_numbers = field_validator("per_class", "min_confidence", "seed", "test_share", mode="before")(require_number)
+
     per_class: int = Field(1_000, ge=1, le=MAX_PER_CLASS)
     """How many of each of the ten classes."""
     min_confidence: float = Field(MIN_CONFIDENCE, ge=0.5, le=0.999)

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.keys import Scope
 from app.rendering import FORMATS
-from app.scopes import COOKIE, find_scope
+from app.scopes import COOKIE, LOCAL, find_scope
 
 Described = dict[int | str, dict[str, Any]]
 
@@ -193,7 +193,8 @@ def complete(schema: dict[str, Any], *, asks_for_keys: bool) -> None:
                         body.pop("schema", None)
             needed = find_scope(operation["operationId"])
             if needed:
-                operation["security"] = [*([] if asks_for_keys else [{}]), *({name: [needed]} for name in _SCHEMES)]
+                may_lack: list[dict[str, Any]] = [{}] if operation["operationId"] in LOCAL or not asks_for_keys else []
+                operation["security"] = [*may_lack, *({name: [needed]} for name in _SCHEMES)]
             common = COMMON + OF_KEYS * bool(needed) + OF_DRAWING * (needed is Scope.DRAW)
             common += OF_CHANGES * (method != "get")
             described = {str(status): answer for status, answer in describe_problems(*common).items()}

@@ -86,15 +86,16 @@ class KeyReusedError(Exception):
     """An Idempotency-Key was used again with another body; use a new key."""
 
 
-def _require_number(value: object) -> object:
+def require_number(value: object) -> object:
+    """A validator of JSON: true, false and text are no numbers, though pydantic would take them as such."""
     if isinstance(value, bool | str):
         raise PydanticCustomError("int_type", "Input should be a number")
     return value
 
 
 # In JSON, 5.0 is a whole number, too.
-Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS), BeforeValidator(_require_number)]
-Seed = Annotated[int, Field(ge=0, le=seeds.MAX_SEED), BeforeValidator(_require_number)]
+Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS), BeforeValidator(require_number)]
+Seed = Annotated[int, Field(ge=0, le=seeds.MAX_SEED), BeforeValidator(require_number)]
 
 
 class TooManyQueuedError(Exception):

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Response, status
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app import upkeep
 from app.audit import audit
@@ -16,6 +16,7 @@ from app.openapi import describe_problems
 from app.routes.classes import MAX_NUMBER, JsonRoute
 from models.archs import ARCHS
 from models.manifest import Manifest
+from worker.jobs import require_number
 
 router = APIRouter(prefix="/models", tags=["models"], route_class=JsonRoute)
 
@@ -79,6 +80,7 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: int | None = Field(ge=1, le=MAX_NUMBER, description="the version to pin; null takes the pin away")
+    _check_number = field_validator("version", mode="before")(require_number)
 
 
 class Default(BaseModel):

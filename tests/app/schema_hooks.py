@@ -48,7 +48,7 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
     """A key belongs to one body. A data set that can be made is a small one, so that there is time for others."""
     if case.operation.path == "/datasets" and isinstance(case.body, dict):
         per_class = case.body.get("per_class", 1_000)
-        if isinstance(per_class, int) and 1 <= per_class <= MAX_PER_CLASS:
+        if isinstance(per_class, int | float) and 1 <= per_class <= MAX_PER_CLASS:
             case.body["per_class"] = 1
     key = case.headers.get("idempotency-key") if case.headers else None
     if key and 0 < len(key) <= 200:

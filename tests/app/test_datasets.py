@@ -127,6 +127,8 @@ def test_a_set_says_how_it_was_made(api: httpx.Client, tmp_path: Path) -> None:
         ({"min_confidence": 0.4}, "min_confidence", {"ge": 0.5}),
         ({"min_confidence": 1}, "min_confidence", {"le": 0.999}),
         ({"test_share": 0.91}, "test_share", {"le": 0.9}),
+        ({"test_share": False}, "test_share", None),
+        ({"per_class": "7"}, "per_class", None),
         ({"seed": -1}, "seed", {"ge": 0}),
         ({"arch": "biggan"}, "arch", {"expected": "'vanilla', 'dcgan' or 'wgan'"}),
         ({"colour": "red"}, "colour", None),
