@@ -1,6 +1,7 @@
 -- All changes of a job, as one script for Redis. ARGV: the name of a change, then its arguments.
 -- worker/jobs.py calls this script and puts these constants before it:
--- LEASE, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY, ALIVE (seconds), MAX_LOST, MAX_EVENTS, MAX_SAMPLES, MAX_ENDED (counts).
+-- LEASE, RECONCILE, QUIET, WAKE, KEPT, IDEMPOTENCY, ALIVE, SENDING (seconds), MAX_LOST, MAX_EVENTS, MAX_SAMPLES, MAX_ENDED,
+-- MAX_PER_RECEIVER (counts).
 --
 -- digits:job:<id>           hash        the record; expires KEPT after the end
 -- digits:events:<id>        stream      fields kind and data (JSON); the newest MAX_EVENTS; expires likewise
@@ -9,6 +10,8 @@
 -- digits:jobs               sorted set  every id by the time of its creation
 -- digits:queued             sorted set  the ids of queued jobs by the time of their creation
 -- digits:leases             sorted set  the ids of running jobs by the end of their lease
+-- digits:webhooks           sorted set  the ids of ended jobs whose webhook waits, by the time when it is due
+-- digits:sending            sorted set  the ids of those that a process has taken to send, by the time when they are due again
 -- digits:workers            sorted set  the names of workers by the time of their last word
 -- digits:idempotency:<key>  hash        id and fingerprint of the request with that key; expires after IDEMPOTENCY
 -- digits:reconciling        string      keeps other reconcilers out until the next pass is due
@@ -58,6 +61,8 @@ local function forget_oldest_ended()
     local id = redis.call('ZPOPMIN', 'digits:ended')[1]
     redis.call('DEL', key(id), events(id))
     redis.call('ZREM', 'digits:jobs', id)
+    redis.call('ZREM', 'digits:webhooks', id)
+    redis.call('ZREM', 'digits:sending', id)
   end
 end
 
@@ -73,6 +78,7 @@ local function finish(id, state)
   set(id, 'state', state, 'ended_at', stamp, 'eta_seconds', 0)
   redis.call('ZREM', 'digits:leases', id)
   redis.call('ZREM', 'digits:queued', id)
+  if get(id, 'webhook_url') then redis.call('ZADD', 'digits:webhooks', now, id) end
   local why = get(id, 'error')
   tell(id, 'ended', cjson.encode(why and {state = state, error = why} or {state = state}))
   drop_samples(id, 1)
@@ -321,6 +327,58 @@ function change.reconcile(waiting, at_once)
     end
   end
   return asleep
+end
+
+-- Returns the host and port to which the webhook of a job goes; nil if none waits, or its record is damaged.
+local function receiver(id)
+  local url, settled, tries = get(id, 'webhook_url', 'webhook_state', 'webhook_tries')
+  if not url or settled or not string.match(tries or '0', '^%d+$') then return nil end
+  return string.lower(string.match(url, '//([^/]*)') or url)
+end
+
+-- Returns id and record of up to count jobs whose webhook is due, and counts a try of each. One that was taken
+-- and not settled within SENDING seconds is due again. Ids without a webhook that waits are removed.
+function change.take_webhooks(count)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'digits:sending', '-inf', now)) do
+    redis.call('ZREM', 'digits:sending', id)
+    redis.call('ZADD', 'digits:webhooks', now, id)
+  end
+  local busy, taken = {}, {}  -- receiver → how many are sent to it; what is returned
+  local function count_busy(its) busy[its] = (busy[its] or 0) + 1 end
+  for _, id in ipairs(redis.call('ZRANGE', 'digits:sending', 0, -1)) do
+    local its = receiver(id)
+    if its then count_busy(its) end
+  end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', 'digits:webhooks', '-inf', now)) do
+    if #taken == tonumber(count) then break end
+    local its = receiver(id)
+    if not its then
+      redis.call('ZREM', 'digits:webhooks', id)
+    elseif (busy[its] or 0) < MAX_PER_RECEIVER then
+      redis.call('ZREM', 'digits:webhooks', id)
+      redis.call('ZADD', 'digits:sending', now + SENDING, id)
+      redis.call('HINCRBY', key(id), 'webhook_tries', 1)
+      count_busy(its)
+      taken[#taken + 1] = {id, redis.call('HGETALL', key(id))}
+    end
+  end
+  return taken
+end
+
+-- A try of a webhook has ended; why: of one that failed. If it still waits, it is due again after delay seconds.
+-- A late word of an earlier try counts only if it is delivered. The secret goes when it is not needed any more.
+function change.settle_webhook(id, try, state, delay, why)
+  local tries = receiver(id) and get(id, 'webhook_tries')
+  if not tries or (tries ~= try and state ~= 'delivered') then return end
+  redis.call('ZREM', 'digits:sending', id)
+  if why ~= '' then set(id, 'webhook_error', why) end
+  if state == 'waiting' then
+    redis.call('ZADD', 'digits:webhooks', now + delay, id)
+  else
+    redis.call('ZREM', 'digits:webhooks', id)
+    set(id, 'webhook_state', state)
+    redis.call('HDEL', key(id), 'webhook_secret')
+  end
 end
 
 local name = table.remove(ARGV, 1)

@@ -5,6 +5,7 @@
     digits:jobs         sorted set  all jobs by creation time
     digits:queued       sorted set  the queued jobs by creation time
     digits:leases       sorted set  the running jobs by the end of their lease
+    digits:webhooks     sorted set  the ended jobs whose webhook waits, by the time of its next try
     digits:workers      sorted set  the workers by the time of their last word
     digits:totals       hash        how often something has happened to any job, which outlives the records
 
@@ -26,7 +27,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 from redis import Redis
 from redis.exceptions import RedisError
@@ -36,6 +46,7 @@ from redis.sentinel import SentinelConnectionPool
 from models import seeds
 from worker.logs import get_trace_id
 from worker.recipes import DEFAULT_RECIPE, RECIPES, ArchName, DOutput, NoRecipeError, RecipeName, find_recipe
+from worker.webhooks import Delivery, DeliveryState, Webhook, list_fields, nest_fields, read_webhook
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +64,8 @@ IDEMPOTENCY_SECONDS = 24 * 3600  # that a key names the job that it made
 MAX_EVENTS = 1_000  # kept per job, the newest ones
 MAX_SAMPLES = 100  # of them with a picture, 7.6 KB each; of an ended job one
 MAX_ENDED = 1_000  # jobs kept, the newest ones: at most 160 MB with their events
+SENDING_SECONDS = 30  # a webhook that was taken this long ago without a word is sent again
+MAX_PER_RECEIVER = 4  # webhooks sent to one host and port at a time, so that a slow one does not take all places
 ENDED = "ended"  # the kind of a job's last event
 EPOCH = "epoch"  # the kind of an event with the losses of a finished epoch
 METRIC = "metric"  # the kind of an event with the metrics of an epoch
@@ -122,6 +135,7 @@ class TrainRequest(BaseModel):
     measure_every: Epochs | None = Field(
         None, description="epochs between measurements; default: measure only at the end"
     )
+    webhook: Webhook | None = Field(None, description="whom to tell when the job has ended")
 
     @field_validator("recipe")
     @classmethod
@@ -133,6 +147,14 @@ class TrainRequest(BaseModel):
                 bound = {"expected": error.possible}
                 raise PydanticCustomError("no_recipe", str(error), bound) from None
         return recipe
+
+    def make_fingerprint(self) -> str:
+        """Equal for equal requests. Without a webhook, it is what it was before there were any."""
+        parts = [
+            self.model_dump_json(exclude={"webhook"}),
+            *(list_fields(self.webhook).values() if self.webhook else ()),
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 class Job(BaseModel):
@@ -182,6 +204,8 @@ class Job(BaseModel):
     """Somebody has canceled it: it stops soon."""
     keep: bool = False
     """When it stops, its finished epochs are published."""
+    webhook: Delivery | None = None
+    """How far the telling of its end is, if that was asked for."""
     epoch: int | None = None
     """The current epoch, from 1."""
     step: int | None = None
@@ -235,6 +259,15 @@ class Claim:
     may_be_published: bool  # an earlier run had started to publish
 
 
+@dataclass(frozen=True)
+class Notice:
+    """The webhook of an ended job, taken to be sent. ``webhook.tries`` of the job counts this try, too."""
+
+    job: Job
+    webhook: Delivery
+    secret: SecretStr
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that has happened to a job."""
@@ -279,6 +312,8 @@ _CONSTANTS = {
     "MAX_EVENTS": MAX_EVENTS,
     "MAX_SAMPLES": MAX_SAMPLES,
     "MAX_ENDED": MAX_ENDED,
+    "SENDING": SENDING_SECONDS,
+    "MAX_PER_RECEIVER": MAX_PER_RECEIVER,
 }
 _SCRIPT = "".join(f"local {name} = {value}\n" for name, value in _CONSTANTS.items()) + (
     Path(__file__).with_name("jobs.lua").read_text()
@@ -386,8 +421,9 @@ class JobStore:
             "request_id": sender.request_id,
             "traceparent": sender.traceparent,
         }
-        fingerprint = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+        fingerprint = request.make_fingerprint()
         names = (fields["id"], idempotency_key or "", fingerprint)
+        fields |= list_fields(request.webhook) if request.webhook else {}
         limits = (max_queued, sender.owner, sender.max_jobs or 0)
         before, record = self._change_for_good("create", *names, *limits, *flatten(fields))
         if before == "full":
@@ -534,6 +570,21 @@ class JobStore:
         """
         return [str(job_id) for job_id in self._change("reconcile", waiting, int(at_once))]
 
+    def take_webhooks(self, count: int) -> list[Notice]:
+        """Take up to ``count`` webhooks that are due. Nobody else gets them within ``SENDING_SECONDS``."""
+        taken = [(job_id, _to_dict(record)) for job_id, record in self._change("take_webhooks", count)]
+        return [Notice(_read_job(job_id, record), *read_webhook(record)) for job_id, record in taken]
+
+    def settle_webhook(
+        self, notice: Notice, state: DeliveryState, error: str | None = None, delay_seconds: float = 0.0
+    ) -> None:
+        """Record how a try went. A webhook that is still WAITING is due again after the delay.
+
+        A late word, when somebody else has taken it since, counts only if it is DELIVERED.
+        """
+        tries = notice.webhook.tries
+        self._change("settle_webhook", notice.job.id, tries, state.value, delay_seconds, error or "")
+
 
 def _to_dict(record: list[str]) -> dict[str, str]:
     return dict(zip(record[::2], record[1::2], strict=True))
@@ -550,7 +601,7 @@ def _read_job(
         if isinstance(record, RedisError):
             raise record
         place = {} if before is None else {"queue_position": before + 1, "workers": workers}
-        return Job.model_validate({**record, **place})
+        return Job.model_validate(nest_fields({**record, **place}))
     except (ValidationError, RedisError) as error:
         reason = f"{error.errors()[0]['loc'][0]}" if isinstance(error, ValidationError) else str(error)
         return Job(
@@ -568,7 +619,7 @@ def _read_news(state: Any, entries: Any) -> News | None:
 
 
 def _parse_job(record: list[str]) -> Job:
-    return Job.model_validate(_to_dict(record))
+    return Job.model_validate(nest_fields(_to_dict(record)))
 
 
 def flatten(fields: Mapping[str, Any]) -> list[Any]:

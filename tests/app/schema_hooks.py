@@ -3,6 +3,7 @@
 A case against them is valid by the schema, and yet the right answer is a 422.
 """
 
+import re
 import uuid
 from typing import Any
 
@@ -15,6 +16,7 @@ from app.rendering import FORMATS, measure_grid
 from app.routes.comparisons import MAX_ROWS
 from models import seeds
 from models.seed_index import SEEDS
+from worker.webhooks import MAX_URL, URL_PATTERN
 
 MAX_PIXELS = FORMATS["image/png"].max_pixels
 
@@ -45,11 +47,18 @@ def filter_case(context: HookContext, case: Case[Any]) -> bool:
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
-    """A key belongs to one body. A data set that can be made is a small one, so that there is time for others."""
+    """A key belongs to one body. A data set that can be made is a small one, so that there is time for others.
+
+    No stranger gets a webhook, and no private address is refused, as ``https?://10.0.0.1`` would be.
+    """
     if case.operation.path == "/datasets" and isinstance(case.body, dict):
         per_class = case.body.get("per_class", 1_000)
         if isinstance(per_class, int | float) and 1 <= per_class <= MAX_PER_CLASS:
             case.body["per_class"] = 1
+    webhook = case.body.get("webhook") if isinstance(case.body, dict) else None
+    url = webhook.get("url") if isinstance(webhook, dict) else None
+    if isinstance(webhook, dict) and isinstance(url, str) and len(url) <= MAX_URL and re.fullmatch(URL_PATTERN, url):
+        webhook["url"] = "https://receiver.invalid/"
     key = case.headers.get("idempotency-key") if case.headers else None
     if key and 0 < len(key) <= 200:
         case.headers["idempotency-key"] = str(uuid.uuid4())
