@@ -10,6 +10,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Depends, Request
 
+from app.addresses import Receivers
 from app.datasets import Exporter
 from app.engine import Engine
 from app.errors import REDIS_AWAY, UnavailableError
@@ -32,6 +33,7 @@ class JobQueue:
 
     jobs: JobStore
     publisher: Publisher
+    receivers: Receivers  # of webhooks
     max_queued: int  # jobs
     max_owned: int | None  # jobs of one client; None: no limit
     limiter: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_THREADS))

@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
 from app import openapi
+from app.addresses import Receivers
 from app.datasets import Exporter
 from app.dependencies import JobQueue, Resources
 from app.engine import Engine
@@ -60,6 +61,7 @@ from app.routes import (
 from app.settings import ApiSettings
 from app.studio import Studio
 from app.telemetry import LOOK_SECONDS, Telemetry
+from app.webhooks import Courier, describe_call
 from models import device
 from worker.broker import Publisher
 from worker.connections import connect
@@ -190,6 +192,7 @@ def create_app(settings: ApiSettings) -> Application:
     app.state.key_ring = KeyRing(settings.keys_file) if settings.keys_file else None
     # Before the pages of FastAPI, and not by include_router(), which would search twice per request.
     app.router.routes[:0] = [route for part in ROUTES for route in part.router.routes]
+    app.webhooks.post("job.ended", operation_id="job_ended", tags=["train"])(describe_call)
     for route in app.routes:
         if isinstance(route, APIRoute):
             route.operation_id = route.name  # generated clients name their functions after it
@@ -201,8 +204,10 @@ def _open_job_queue(settings: ApiSettings, stack: contextlib.AsyncExitStack) -> 
     if settings.redis_url is None:
         return None
     url = settings.require_redis()
-    queue = JobQueue(JobStore(connect(url)), Publisher(url), settings.max_queued, settings.limit_jobs)
+    receivers = Receivers(settings.webhook_private)
+    queue = JobQueue(JobStore(connect(url)), Publisher(url), receivers, settings.max_queued, settings.limit_jobs)
     stack.callback(asyncio.create_task(queue.feeds.run()).cancel)
+    stack.callback(asyncio.create_task(Courier(queue, receivers).run()).cancel)
     stack.callback(queue.publisher.close)
     reconciler = Reconciler(url, settings.model_dir)
     stack.callback(reconciler.close)

@@ -200,6 +200,9 @@ def complete(schema: dict[str, Any], *, asks_for_keys: bool) -> None:
             described = {str(status): answer for status, answer in describe_problems(*common).items()}
             own = {status: answer for status, answer in operation["responses"].items() if status != "422"}
             operation["responses"] = dict(sorted({**described, **own}.items()))
+    for operations in schema.get("webhooks", {}).values():
+        for operation in operations.values():  # what receivers answer is theirs
+            operation["responses"] = {"2XX": {"description": "taken"}, "410": {"description": "sent no more"}}
 
 
 def _forbid_null(parameter: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ class ApiSettings(Settings):
     limit_jobs: Annotated[int | None, Field(ge=1, le=100_000)] = None  # queued and running, per client
     access_log: bool = False
     allowed_hosts: Annotated[frozenset[str], NoDecode] = frozenset()  # more names of this service, separated by commas
+    webhook_private: bool = False  # webhooks may go to private addresses, and over http
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     header_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0  # from a request's first byte to its last
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.audit import audit
 from app.calls import get_call
 from app.dependencies import ANSWER_SECONDS, JobQueue, JobQueueDep
-from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError
+from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError, UnprocessableError
 from app.events import Feed
 from app.openapi import EVENT, Described, describe_headers, describe_problems
 from app.routes.classes import JsonRoute
@@ -62,6 +62,8 @@ async def train(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Job:
     """Queue a training job. The same ``Idempotency-Key`` and body give the same job for a day."""
+    if order.webhook and (problem := queue.receivers.find_problem(order.webhook.url)):
+        raise UnprocessableError(problem, field="webhook.url", bound="a public https address")
     call = get_call(request.scope)
     sender = Sender(call.owner, queue.max_owned, call.request_id, call.traceparent)
     if call.key and idempotency_key:  # others may have the same

@@ -29,13 +29,15 @@ import sys
 from digits_client import AuthenticatedClient
 from digits_client.api.generate import post_generate
 from digits_client.api.train import train, get_job
-from digits_client.models import ArchName, Job, JobState, Problem, TrainRequest
+from digits_client.models import ArchName, DeliveryState, Job, JobState, Problem, TrainRequest, Webhook
 
 client = AuthenticatedClient(base_url=sys.argv[1], token=sys.argv[3])
 picture = post_generate.sync(client=client, arch=ArchName.WGAN, n=4)
 open(sys.argv[2], "wb").write(picture.payload.read())
-job = train.sync(client=client, body=TrainRequest(arch=ArchName.VANILLA))
+webhook = Webhook(url="https://receiver.invalid/", secret="whsec_" + 32 * "A")
+job = train.sync(client=client, body=TrainRequest(arch=ArchName.VANILLA, webhook=webhook))
 assert isinstance(job, Job), job
+assert job.webhook.state is DeliveryState.WAITING, job
 assert get_job.sync(client=client, job_id=job.id).state is JobState.QUEUED
 wrong = post_generate.sync(client=client, arch=ArchName.WGAN, n=5000)
 assert isinstance(wrong, Problem), wrong
@@ -99,7 +101,10 @@ def test_a_generated_client_works(described: httpx.Client, tmp_path: Path) -> No
 
 
 def test_the_description_is_one(described: httpx.Client) -> None:
-    openapi_spec_validator.validate(described.get("/openapi.json").json())
+    schema = described.get("/openapi.json").json()
+    openapi_spec_validator.validate(schema)
+    told = schema["webhooks"]["job.ended"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert told == {"$ref": "#/components/schemas/Told"}
 
 
 def test_every_operation_names_its_answers(tmp_path: Path) -> None:

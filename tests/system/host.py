@@ -15,7 +15,7 @@ from typing import Any
 from app.cli import main
 from worker import broker, connections, jobs, lease, saved
 
-LEASE_SECONDS, RECONCILE_SECONDS, WAKE_SECONDS = 4, 1, 2
+LEASE_SECONDS, RECONCILE_SECONDS, WAKE_SECONDS, SENDING_SECONDS = 4, 1, 2, 5
 
 
 def _script(old: str, new: str) -> None:
@@ -59,6 +59,16 @@ def _quick() -> None:
     _script(f"local WAKE = {jobs.WAKE_SECONDS}\n", f"local WAKE = {WAKE_SECONDS}\n")
     jobs.RECONCILE_SECONDS = RECONCILE_SECONDS
     lease.REPORT_SECONDS = 0.3
+
+
+def _quick_webhooks() -> None:
+    """Send webhooks again within a second, seven times in all."""
+    from app import webhooks  # here: it loads torch, which must wait until it is needed
+
+    webhooks.DELAYS = (0.0, *(0.2,) * 6)
+    webhooks.TRY_SECONDS = 1.0
+    webhooks.LOOK_SECONDS = 0.1
+    _script(f"local SENDING = {jobs.SENDING_SECONDS}\n", f"local SENDING = {SENDING_SECONDS}\n")
 
 
 def _late() -> None:
@@ -117,6 +127,7 @@ CHANGES: Mapping[str, Callable[[], None]] = {
     "few": _few,
     "unmeasured": _unmeasured,
     "quick": _quick,
+    "quick webhooks": _quick_webhooks,
     "late": _late,
     "deadly": _deadly,
     # protections switched off
