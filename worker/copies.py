@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from redis.exceptions import RedisError
 
 from worker.jobs import EVENTS, JOB, KEY, MAX_EVENTS, Job, JobState, JobStore, flatten
+from worker.webhooks import nest_fields
 
 _NUMBER = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"  # seconds since 1970, as a record has them
 
@@ -32,7 +33,7 @@ class JobCopy(BaseModel):
     @model_validator(mode="after")
     def _require_readable(self) -> Self:
         """Refuse what the script or the API could stumble over later."""
-        job = Job.model_validate(self.record)
+        job = self.job
         if job.state is JobState.UNREADABLE or not re.fullmatch(r"[A-Za-z0-9-]{1,64}", job.id):
             raise ValueError("the job is unreadable")
         times = ("created_at", "ended_at") if job.state not in (JobState.QUEUED, JobState.RUNNING) else ("created_at",)
@@ -48,7 +49,7 @@ class JobCopy(BaseModel):
 
     @property
     def job(self) -> Job:
-        return Job.model_validate(self.record)
+        return Job.model_validate(nest_fields(self.record))
 
 
 class KeyCopy(BaseModel):

@@ -269,6 +269,7 @@ function change.restore(id, count, ...)
     redis.call('EXPIREAT', key(id), math.ceil(ended + KEPT))
     redis.call('EXPIREAT', events(id), math.ceil(ended + KEPT))
     redis.call('ZADD', 'digits:ended', ended, id)
+    if get(id, 'webhook_url') then redis.call('ZADD', 'digits:webhooks', now, id) end
     forget_oldest_ended()
   elseif state == 'running' then
     release(id, false)

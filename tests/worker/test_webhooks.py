@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from tests.processes import run_in_threads
+from worker.copies import CopyStore
 from worker.jobs import MAX_ENDED, MAX_LOST, MAX_PER_RECEIVER, Job, JobState, JobStore, Notice, TrainRequest
 from worker.webhooks import DeliveryState
 
@@ -183,3 +184,21 @@ def test_a_record_that_is_gone_or_damaged_stands_in_no_way(store: JobStore) -> N
     found = [(notice.job.id, notice.job.state.value) for notice in store.take_webhooks(10)]
     assert found == [(unreadable, "unreadable"), (good, "canceled")]
     assert count_waiting(store) == 2
+
+
+def test_after_a_restore_what_waited_is_due(store: JobStore) -> None:
+    copies = CopyStore(store._redis)
+    delivered = end_job(store)
+    store.settle_webhook(take_one(store), DeliveryState.DELIVERED)
+    ended, queued = end_job(store), queue_job(store).id
+    kept = [copies.copy(job_id) for job_id in (delivered, ended, queued)]
+    store._redis.flushdb()
+    for copy in kept:
+        assert copy is not None
+        copies.restore(copy)
+    notice = take_one(store)
+    assert (notice.job.id, notice.secret.get_secret_value()) == (ended, SECRET)
+    store.settle_webhook(notice, DeliveryState.DELIVERED)
+    assert count_waiting(store) == 0
+    store.cancel(queued)
+    assert take_one(store).job.id == queued
