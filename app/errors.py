@@ -28,7 +28,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 FieldError = dict[str, Any]
 
 QUEUED_SECONDS = 60  # until a try is worth it when too many jobs are queued
+
+CLIENT_GONE = 499  # as nginx counts it: neither the service nor the request was wrong
 
 REDIS_AWAY = f"training needs redis: {SILENT}"
 
@@ -158,7 +160,7 @@ class Problem(JSONResponse):
         super().__init__(body, status, headers)
 
 
-def answer(error: Exception, call: str) -> Problem:
+def answer(error: Exception, call: str) -> Response:
     """The response for any error of ``call``, as ``GET /models``. An unexpected error is logged and becomes a 500."""
     for kind, translate in _TRANSLATIONS.items():
         if isinstance(error, kind):
@@ -191,13 +193,13 @@ def _translate_redis(error: Exception) -> Problem:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"training needs redis: {explain(error)}")
 
 
-def _answer_nobody(error: Exception) -> Problem:
+def _answer_nobody(error: Exception) -> Response:
     """The client has gone: no log line, and nobody reads the answer."""
-    return Problem(HTTPStatus.GATEWAY_TIMEOUT, "the client has gone")
+    return Response(status_code=CLIENT_GONE)
 
 
 # The first row whose class matches the error decides the answer.
-_TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Problem]] = {
+_TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Response]] = {
     HTTPException: _translate_http,
     RequestValidationError: _translate_validation,
     UnknownVersionError: _translate_unknown_version,

@@ -95,6 +95,17 @@ def test_errors_of_outer_layers_and_of_the_service_itself_are_counted(two: Servi
     assert after.count(status="413", route="/train") - before.count(status="413", route="/train") == 1
 
 
+def test_a_client_that_leaves_is_no_failure_of_the_service(two: Serving) -> None:
+    before = scrape(two)
+    with ExitStack() as stack:
+        for _ in range(40):
+            with two.client() as client:
+                connection = stack.enter_context(connect(client))
+            connection.sendall(b"POST /generate?arch=wgan&n=1024 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    eventually(lambda: scrape(two).count(status="499") > before.count(status="499"), "some left before their answer")
+    assert scrape(two).count(status="504") == before.count(status="504")
+
+
 def test_images_and_passes_are_counted(two: Serving) -> None:
     before = scrape(two)
     for arch in SHIPPED:
