@@ -7,7 +7,7 @@ PEERS := $(VENV)/peers
 AUDIT := timeout 60 $(VENV)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unprotected soak bench check format clean
+.PHONY: help run test unprotected network soak bench check format clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: $(INSTALLED) ## set everything up and run every test (ten minutes on two c
 
 unprotected: $(INSTALLED) ## run each fault test without the protection that it proves: all must fail
 	$(VENV)/bin/pytest -n 0 -rx --unprotected tests/system/test_faults.py
+
+network: $(INSTALLED) ## several hosts in network namespaces that lose their cables under load (root, Linux, nginx)
+	$(VENV)/bin/python -m tests.system.network
 
 soak: $(INSTALLED) ## 20 random faults in two workers and a Valkey: every job must end
 	$(VENV)/bin/python -m tests.system.soak

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ENVIRONMENT = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client reads it
 
-_MEMORY = Path("/dev/shm")
+_MEMORY = Path("/dev/shm")  # nosec B108: each service makes a folder of a new name
 _PREFIX = "digits-metrics-"
 
 
