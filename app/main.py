@@ -18,7 +18,7 @@ from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
-from app import openapi
+from app import endless, openapi
 from app.addresses import Receivers
 from app.datasets import Exporter
 from app.dependencies import JobQueue, Resources
@@ -172,8 +172,8 @@ def create_app(settings: ApiSettings) -> Application:
             stack.callback(studio.close)
             stack.callback(engine.close)
             engine.start()
-            stack.callback(asyncio.create_task(_keep_fresh(generators)).cancel)
-            stack.callback(asyncio.create_task(_keep_looking(app)).cancel)
+            stack.callback(endless.start("the look for versions", lambda: _keep_fresh(generators)).cancel)
+            stack.callback(endless.start("the look for metrics", lambda: _keep_looking(app)).cancel)
             yield
 
     app = Application(
@@ -206,8 +206,8 @@ def _open_job_queue(settings: ApiSettings, stack: contextlib.AsyncExitStack) -> 
     url = settings.require_redis()
     receivers = Receivers(settings.webhook_private)
     queue = JobQueue(JobStore(connect(url)), Publisher(url), receivers, settings.max_queued, settings.limit_jobs)
-    stack.callback(asyncio.create_task(queue.feeds.run()).cancel)
-    stack.callback(asyncio.create_task(Courier(queue, receivers).run()).cancel)
+    stack.callback(endless.start("the reading of events", queue.feeds.run).cancel)
+    stack.callback(endless.start("the sending of webhooks", Courier(queue, receivers).run).cancel)
     stack.callback(queue.publisher.close)
     reconciler = Reconciler(url, settings.model_dir)
     stack.callback(reconciler.close)

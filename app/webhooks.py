@@ -105,7 +105,13 @@ class Courier:
         return []
 
     async def _deliver(self, notice: Notice, tls: ssl.SSLContext) -> None:
-        """One try, and what follows from it."""
+        """One try, and what follows from it. Whatever goes wrong here, all other webhooks are sent."""
+        try:
+            await self._try_and_settle(notice, tls)
+        except Exception:  # it is sent again
+            logger.exception("cannot deliver the webhook of job %s", notice.job.id)
+
+    async def _try_and_settle(self, notice: Notice, tls: ssl.SSLContext) -> None:
         job, tries = notice.job, notice.webhook.tries
         state, why, delay = DeliveryState.DELIVERED, None, 0.0
         try:
@@ -137,6 +143,9 @@ class Courier:
                 raise ReceiverError(problem)
             async with asyncio.timeout(TRY_SECONDS):
                 status, headers = await self._post(notice, tls)
+            _check(status, headers)
+        except FailedError:
+            raise
         except (TimeoutError, httpcore.TimeoutException):
             raise FailedError(f"no answer within {TRY_SECONDS:.0f} s") from None
         except ReceiverError as error:
@@ -148,7 +157,6 @@ class Courier:
         except Exception:
             logger.exception("cannot send the webhook of job %s", notice.job.id)
             raise FailedError("a fault of the service; its log has the reason") from None
-        _check(status, headers)
 
     async def _post(self, notice: Notice, tls: ssl.SSLContext) -> tuple[int, dict[str, str]]:
         """Status and headers (names in lower case) of the answer. Its body is not read, and no redirect followed."""
@@ -194,6 +202,6 @@ def _read_retry_after(headers: Mapping[str, str]) -> float:
     if text.isascii() and text.isdigit():
         seconds = float(text[:9])
     else:
-        with contextlib.suppress(ValueError, TypeError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
             seconds = parsedate_to_datetime(text).timestamp() - time.time()
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)

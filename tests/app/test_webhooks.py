@@ -28,9 +28,11 @@ import pytest
 
 from app import addresses, webhooks
 from app.addresses import ReceiverError, Receivers, is_public
+from app.dependencies import JobQueue
 from app.processes.valkey import find_free_port
 from tests.processes import Process, answers, eventually, running_api, running_valkey
 from tests.worker.test_tls import make_certificate
+from worker.broker import Publisher
 from worker.connections import connect as connect_redis
 from worker.jobs import MAX_LOST, MAX_PER_RECEIVER, JobState, JobStore, TrainRequest
 
@@ -39,6 +41,7 @@ SECRET = "whsec_" + base64.b64encode(KEY).decode()
 TRIES = 7  # of the row "quick webhooks" in tests/system/host.py
 QUICK = {"module": "tests.system.host", "CHANGES_FOR_TESTS": "quick webhooks"}
 PRIVATE = {"DIGITS_WEBHOOK_PRIVATE": "true"}
+FAR = "Mon, 01 Jan 99999999999999 00:00:00"  # a date that no integer of C has room for
 
 
 @dataclass
@@ -422,12 +425,53 @@ def test_a_receiver_may_ask_for_a_pause(quick: httpx.Client, receiver: Receiver,
         (timedelta(minutes=10), 500, 600),
         (timedelta(days=9), webhooks.MAX_RETRY_AFTER, webhooks.MAX_RETRY_AFTER),
         ("Thu, 99 Foo 99999", 0, 0),
+        (FAR, 0, 0),
     ],
 )
 def test_a_pause_has_bounds(text: str | timedelta, low: float, high: float) -> None:
     if isinstance(text, timedelta):
         text = format_datetime(datetime.now(UTC) + text)
     assert low <= webhooks._read_retry_after({"retry-after": text}) <= high
+
+
+def test_after_a_date_that_is_too_far_webhooks_are_sent_as_ever(quick: httpx.Client, receiver: Receiver) -> None:
+    odd = end_job(quick, receiver.expect(say(503, Retry_After=FAR), say(200)))
+    assert wait_for(quick, odd, "delivered")["tries"] == 2
+    assert wait_for(quick, end_job(quick, receiver.expect(say(200))), "delivered")["tries"] == 1
+
+
+def test_a_delivery_that_raises_ends_no_other(
+    store: JobStore,
+    valkey_url: str,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """This fails if what one delivery raises cancels the others."""
+    monkeypatch.setattr(webhooks, "LOOK_SECONDS", 0.05)
+    receivers = Receivers(allows_private=True)
+    ids = []
+    for url in (receiver.expect(say(503)), receiver.expect(say(200))):
+        webhook = {"url": url, "secret": SECRET}
+        ids.append(store.create(TrainRequest.model_validate({"arch": "wgan", "webhook": webhook}))[0].id)
+
+    def fail(*_: float) -> float:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("random.uniform", fail)  # which only a try that has failed calls
+
+    async def run() -> None:
+        queue = JobQueue(store, Publisher(valkey_url), receivers, 9, 0)
+        sending = asyncio.create_task(webhooks.Courier(queue, receivers).run())
+        for job_id in ids:
+            await asyncio.to_thread(store.cancel, job_id)
+            await asyncio.to_thread(eventually, lambda job_id=job_id: receiver.heard(job_id), "it is asked")
+        assert not sending.done()
+        sending.cancel()
+        queue.publisher.close()
+
+    asyncio.run(run())
+    assert f"cannot deliver the webhook of job {ids[0]}" in caplog.text
 
 
 def test_two_processes_send_each_once(quick: httpx.Client, receiver: Receiver) -> None:
