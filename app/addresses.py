@@ -7,23 +7,29 @@ checked is the one that is connected to, so that a DNS whose answers change help
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterable
 from concurrent.futures import Future
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from threading import Thread
 from urllib.parse import urlsplit
 
 import httpcore
+
+logger = logging.getLogger(__name__)
 
 MAX_TRIED = 3  # addresses of a name
 CONNECT_SECONDS = 3.0  # for each of them
 
 _UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # its last 32 bits are an IPv4 address
+# Special networks of IANA's registries that ``is_global`` does not know, or not in every release of Python.
+_SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"), IPv6Network("3fff::/20"))
 
 NOT_PUBLIC = "not a public address; DIGITS_WEBHOOK_PRIVATE=true would allow it"
 NOT_SECURE = "not https; DIGITS_WEBHOOK_PRIVATE=true would allow it"
+NO_ADDRESS = "its name has no address that webhooks may go to"  # one text: clients need not know which names exist here
 
 
 class ReceiverError(Exception):
@@ -66,7 +72,8 @@ class Receivers(httpcore.AsyncNetworkBackend):
         """
         addresses = await _find(host)
         if not self._allows_private and not all(map(is_public, addresses)):
-            raise ReceiverError(NOT_PUBLIC)
+            logger.info("no webhook goes to %s: it has an address that is not public", host)
+            raise ReceiverError(NO_ADDRESS)
         *others, last = addresses[:MAX_TRIED]
         for address in others:
             with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
@@ -82,7 +89,7 @@ def is_public(address: str) -> bool:
         if inner is None and (found not in _UNICAST or found.sixtofour or found.teredo):
             return False
         found = inner or found
-    return found.is_global and not found.is_multicast
+    return found.is_global and not found.is_multicast and not any(found in network for network in _SPECIAL)
 
 
 async def _find(host: str) -> list[str]:
@@ -97,7 +104,8 @@ async def _find(host: str) -> list[str]:
         try:
             answer.set_result(_look_up(host))
         except (OSError, UnicodeError):
-            answer.set_exception(ReceiverError("its name has no address"))
+            logger.info("no webhook goes to %s: the DNS knows no address", host)
+            answer.set_exception(ReceiverError(NO_ADDRESS))
 
     Thread(target=ask, daemon=True, name="look-up").start()
     return await asyncio.wrap_future(answer)

@@ -657,8 +657,10 @@ def test_a_name_of_a_private_address_is_not_connected_to(
     eventually(lambda: delivery(api, job_id)["error"], "the try has failed")
     found = delivery(api, job_id)
     assert (found["state"], found["tries"]) == ("waiting", 1)
-    assert "not a public address" in found["error"]
     assert receiver.connections == 0
+    unknown = end_job(api, "https://receiver.invalid/")
+    eventually(lambda: delivery(api, unknown)["error"], "the try has failed")
+    assert delivery(api, unknown)["error"] == found["error"] == addresses.NO_ADDRESS, "it says which names exist"
 
 
 def test_the_setting_of_the_moment_counts(api: httpx.Client, store: JobStore, receiver: Receiver) -> None:
@@ -682,7 +684,7 @@ def test_one_private_address_among_several_is_enough_to_refuse(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(addresses, "_look_up", lambda host: ["8.8.8.8", "127.0.0.1"])
-    with pytest.raises(ReceiverError, match="not a public address"):
+    with pytest.raises(ReceiverError, match=addresses.NO_ADDRESS):
         connect(Receivers(allows_private=False), "receiver.example", receiver.port)
     assert receiver.connections == 0
 
@@ -706,9 +708,13 @@ def test_the_next_address_is_tried(receiver: Receiver, monkeypatch: pytest.Monke
     connect(Receivers(allows_private=True), "receiver.invalid", receiver.port)
 
 
-def test_a_name_without_an_address_is_named() -> None:
-    with pytest.raises(ReceiverError, match="no address"):
-        connect(Receivers(allows_private=True), "receiver.invalid", 443)
+def test_the_log_says_why_nothing_is_sent_to_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    for host, allows_private in (("receiver.invalid", True), ("localhost", False)):
+        with pytest.raises(ReceiverError, match=addresses.NO_ADDRESS):
+            connect(Receivers(allows_private), host, 443)
+    assert "receiver.invalid: the DNS knows no address" in caplog.text
+    assert "localhost: it has an address that is not public" in caplog.text
 
 
 def test_a_signature_is_the_published_one() -> None:
@@ -729,7 +735,12 @@ def test_the_tries_span_three_days() -> None:
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [("8.8.8.8", True), ("2606:4700::1111", True), ("fe80::1%eth0", False), ("192.0.2.1", False), ("240.0.0.1", False)],
-)
+    [
+        ("8.8.8.8", True), ("2606:4700::1111", True), ("192.0.1.1", True), ("192.88.98.1", True), ("3ffe::1", True),
+        ("fe80::1%eth0", False), ("192.0.2.1", False), ("240.0.0.1", False), ("192.0.0.9", False),
+        ("192.0.0.254", False), ("192.88.99.1", False), ("::ffff:192.88.99.1", False), ("3fff::1", False),
+        ("3fff:fff::1", False),
+    ],
+)  # fmt: skip
 def test_addresses_are_public_or_not(address: str, expected: bool) -> None:
     assert is_public(address) is expected
