@@ -76,6 +76,7 @@ class Written:
     jobs: int = 0
     unfinished: int = 0  # of these jobs
     unreadable: list[str] = field(default_factory=list)  # ids of jobs that are left out
+    unreadable_keys: int = 0  # idempotency keys that are left out
     versions: int = 0
     bytes: int = 0
 
@@ -120,7 +121,8 @@ def _add_jobs(archive: "_Archive", store: CopyStore, written: Written, on_progre
             if copy.job.state in (JobState.QUEUED, JobState.RUNNING):
                 unfinished.append(job_id)
         on_progress("jobs", done, len(ids))
-    archive.add_bytes(KEYS, json.dumps([key.model_dump() for key in store.copy_keys()]).encode())
+    keys, written.unreadable_keys = store.copy_keys()
+    archive.add_bytes(KEYS, json.dumps([key.model_dump() for key in keys]).encode())
     written.unfinished = len(unfinished)
     return unfinished
 

@@ -17,6 +17,8 @@ from worker.webhooks import nest_fields
 
 _NUMBER = r"^[0-9]{1,12}(\.[0-9]{1,9})?$"  # seconds since 1970, as a record has them
 
+MAX_KEY = 265  # characters: the name of an API key, up to 64, a colon, and what the client sends, up to 200
+
 JobId = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 EventId = Annotated[str, Field(pattern=r"^[0-9]{1,14}-[0-9]{1,9}$")]
 EventKind = Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")]
@@ -57,7 +59,7 @@ class KeyCopy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    key: Annotated[str, Field(min_length=1, max_length=200)]
+    key: Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
     id: JobId
     fingerprint: Annotated[str, Field(max_length=64)]
     expires_at: Annotated[float, Field(ge=0, le=1e12)]  # seconds since 1970
@@ -89,27 +91,35 @@ class CopyStore(JobStore):
             pipe.xrange(EVENTS + job_id)
             record, entries = pipe.execute(raise_on_error=False)
         for answer in (record, entries):
+            _raise_unless_unreadable(answer)
             if isinstance(answer, RedisError):
-                if "WRONGTYPE" in str(answer):
-                    raise ValueError(str(answer))
-                raise answer
+                raise ValueError(str(answer))
         events = [(number, fields.get("kind"), fields.get("data")) for number, fields in entries]
         return JobCopy.model_validate({"record": record, "events": events}) if record else None
 
-    def copy_keys(self) -> list[KeyCopy]:
-        """All idempotency keys that have not expired."""
+    def copy_keys(self) -> tuple[list[KeyCopy], int]:
+        """All idempotency keys that have not expired, and how many of them cannot be read."""
         names = sorted(set(self._redis.scan_iter(match=f"{KEY}*", count=1_000)))
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.hgetall(name)
                 pipe.pttl(name)
             pipe.time()
-            *answers, (seconds, _) = pipe.execute()
-        return [
-            KeyCopy(key=name.removeprefix(KEY), expires_at=seconds + left / 1e3, **fields)
-            for name, fields, left in zip(names, answers[::2], answers[1::2], strict=True)
-            if fields and left > 0
-        ]
+            *answers, now = pipe.execute(raise_on_error=False)
+        _raise_unless_unreadable(now)
+        copies, unreadable = [], 0
+        for name, fields, left in zip(names, answers[::2], answers[1::2], strict=True):
+            _raise_unless_unreadable(fields)
+            _raise_unless_unreadable(left)
+            try:
+                if isinstance(fields, RedisError):
+                    raise ValueError(str(fields))
+                if fields and left > 0:
+                    facts = {**fields, "key": name.removeprefix(KEY), "expires_at": now[0] + left / 1e3}
+                    copies.append(KeyCopy.model_validate(facts))
+            except ValueError:
+                unreadable += 1
+        return copies, unreadable
 
     def restore(self, copy: JobCopy) -> Restored:
         """Put a job back. It is queued again if it was running."""
@@ -120,3 +130,13 @@ class CopyStore(JobStore):
     def restore_key(self, copy: KeyCopy) -> None:
         """Put an idempotency key back, unless it is there or has expired."""
         self._change("restore_key", copy.key, copy.id, copy.fingerprint, copy.expires_at)
+
+
+def _raise_unless_unreadable(answer: object) -> None:
+    """Go on with an answer, and with the error that something else has the name of a record.
+
+    Raises:
+        RedisError: Redis does not answer.
+    """
+    if isinstance(answer, RedisError) and "WRONGTYPE" not in str(answer):
+        raise answer

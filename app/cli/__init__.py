@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from importlib.metadata import version
+from typing import NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -18,9 +19,11 @@ from app.cli import backups, datasets, draw, imports, jobs, keys, serve, train, 
 from app.cli.console import out, say_error
 from app.settings import ApiSettings
 from worker import logs
-from worker.settings import PREFIX, LogSettings
+from worker.settings import PREFIX, LogSettings, Settings
 
 logger = logging.getLogger("digits")
+
+_SETTINGS = {kind.__name__ for kind in (LogSettings, Settings, ApiSettings)}  # the titles of their errors
 
 cli = typer.Typer(
     name="digits",
@@ -60,14 +63,20 @@ def main() -> None:
         logs.set_up(LogSettings().log)
         _ignore_unknown_settings()
         cli()
-    except ValidationError as error:  # from the settings: typer checks the commands' own options
+    except ValidationError as error:
+        if error.title not in _SETTINGS:
+            _end_unexpectedly()
         for item in error.errors(include_input=False):
             name = str(item["loc"][0]).upper().removeprefix("DIGITS_")
             say_error(f"DIGITS_{name}: {item['msg'].removeprefix('Value error, ')}")
         raise SystemExit(2) from None
     except Exception:
-        logger.critical("unexpected error", exc_info=True)
-        raise SystemExit(1) from None
+        _end_unexpectedly()
+
+
+def _end_unexpectedly() -> NoReturn:
+    logger.critical("unexpected error", exc_info=True)
+    raise SystemExit(1) from None
 
 
 def _open_standard_streams() -> None:

@@ -24,7 +24,7 @@ commands = typer.Typer()
 def backup(output: Annotated[Path, typer.Argument(metavar="FILE", help="The .tar file to write.")]) -> None:
     """Write all jobs and versions to one file. The service may go on meanwhile.
 
-    Versions that come with the code are not in it, and no password.
+    Versions that come with the code are not in it, and no password. It has webhook secrets, so only you can read it.
     """
     from worker import backup
 
@@ -38,7 +38,7 @@ def backup(output: Annotated[Path, typer.Argument(metavar="FILE", help="The .tar
         with _explaining(), _opening_store(settings) as store, _showing() as show:
             if store is None:
                 err.print("there is no Redis: the backup will have versions, but no jobs")
-            with unfinished.open("xb") as file:
+            with open(unfinished, "xb", opener=_open_for_me) as file:
                 written = backup.write(file, settings.model_dir, store, show)
                 file.flush()
                 os.fsync(file.fileno())
@@ -47,6 +47,8 @@ def backup(output: Annotated[Path, typer.Argument(metavar="FILE", help="The .tar
         unfinished.unlink(missing_ok=True)
     for job_id in written.unreadable:
         err.print(f"job {job_id} is left out: its record cannot be read")
+    if written.unreadable_keys:
+        err.print(f"{written.unreadable_keys} idempotency keys are left out: they cannot be read")
     jobs = f"{written.jobs} jobs ({written.unfinished} of them unfinished)"
     out.print(f"{output}: {jobs} and {written.versions} versions, {written.bytes / 1e6:.1f} MB", soft_wrap=True)
 
@@ -80,6 +82,11 @@ def restore(path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of
         out.print(f"{name} was removed here, and stays so")
     for arch in done.pins_there:
         out.print(f"another version of {arch} is pinned here, and stays so")
+
+
+def _open_for_me(path: str, flags: int) -> int:
+    """Open a new file that no other user can read."""
+    return os.open(path, flags, 0o600)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import pytest
 
 from tests.app.test_cli import digits
 from tests.versions import NEXT, publish
+from worker.connections import connect
 from worker.jobs import JobStore, TrainRequest
 
 
@@ -21,7 +22,11 @@ def test_a_backup_and_its_restore_say_what_they_did(store: JobStore, valkey_url:
     publish(tmp_path / "models")
     job, _ = store.create(TrainRequest.model_validate({"arch": "vanilla"}))
     file, redis = str(tmp_path / "file.tar"), {"DIGITS_REDIS_URL": valkey_url}
+    connect(valkey_url).set("digits:idempotency:odd", "a string", ex=99)
+    Path(file).touch(0o644)  # an earlier one
     status, said = call(tmp_path, "backup", file, **redis)
+    assert "1 idempotency keys are left out" in said
+    assert Path(file).stat().st_mode & 0o777 == 0o600, "others could read the webhook secrets"
     assert (status, f"{file}: 1 jobs (1 of them unfinished) and 1 versions, " in said) == (0, True)
     status, said = call(tmp_path, "restore", file, **redis)
     assert "restored 0 versions (1 more were there) and 0 jobs (1 more were there)" in said

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
@@ -47,3 +50,11 @@ def test_what_is_no_prefix_and_no_name_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError, match=name.removeprefix("DIGITS_").lower()):
         ApiSettings()
+
+
+def test_only_errors_of_settings_are_told_as_settings() -> None:
+    lines = ("from app import cli", "from worker.copies import KeyCopy", "cli.cli = lambda: KeyCopy.model_validate({})")
+    script = "\n".join((*lines, "cli.main()"))
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, "unexpected error" in result.stderr) == (1, True)
+    assert "DIGITS_" not in result.stderr

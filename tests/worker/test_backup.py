@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
+from app.keys import MAX_NAME
 from models import choices, removal
 from models.manifest import FILES, MANIFEST
 from tests.faults import run_until
@@ -24,7 +25,7 @@ from tests.versions import NEXT, publish
 from worker import saved
 from worker.backup import CHOICES, HEAD, KEYS, SUMS, Written, write
 from worker.connections import connect
-from worker.copies import CopyStore, Restored
+from worker.copies import MAX_KEY, CopyStore, Restored
 from worker.jobs import KEPT_SECONDS, MAX_LOST, JobState, TrainRequest
 from worker.restore import ConflictError, Summary, restore
 from worker.unpacking import InvalidBackupError
@@ -166,6 +167,21 @@ def test_a_job_that_cannot_be_read_is_left_out_and_named(store: CopyStore, tmp_p
     connect_to(store).flushdb()
     put_back(tmp_path / "file.tar", tmp_path / "after", store)
     assert store.list_ids() == [good]
+
+
+def test_keys_of_every_length_are_kept_and_those_that_cannot_be_read_counted(store: CopyStore, tmp_path: Path) -> None:
+    longest = f"{'a' * MAX_NAME}:{'k' * 200}"  # as app/routes/jobs.py makes it
+    job_id = create(store, longest)
+    create(store, "x" * (MAX_KEY + 1))
+    redis = connect_to(store)
+    redis.set("digits:idempotency:a string", "1", ex=99)
+    redis.hset("digits:idempotency:odd", mapping={"id": "../x", "fingerprint": ""})
+    redis.expire("digits:idempotency:odd", 99)
+    written = back_up(tmp_path / "file.tar", tmp_path, store)
+    assert (written.jobs, written.unreadable_keys) == (2, 3)
+    redis.flushdb()
+    put_back(tmp_path / "file.tar", tmp_path / "after", store)
+    assert create(store, longest) == job_id
 
 
 def test_without_a_redis_it_has_the_versions(store: CopyStore, tmp_path: Path) -> None:
