@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import re
 import shutil
 import tarfile
@@ -72,6 +73,8 @@ def unpack(path: Path, model_dir: Path, on_progress: OnProgress) -> Iterator[Unp
         files.make_folder(folder)
         try:
             sums = _unpack_all(path, folder, on_progress)
+        except RecursionError as error:
+            raise InvalidBackupError("too many headers follow each other") from error
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
             raise InvalidBackupError(f"it cannot be read to its end: {error}") from error
         _check_sums(folder, sums)
@@ -84,7 +87,7 @@ def _unpack_all(path: Path, folder: Path, on_progress: OnProgress) -> dict[str, 
     """Unpack every file; return the sum of each. The first name decides whether it is a backup at all."""
     sums: dict[str, str] = {}
     size = path.stat().st_size
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    with _Source(io.FileIO(path)) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             if not sums and member.name != HEAD:
                 raise InvalidBackupError(f"it does not begin with {HEAD}")
@@ -99,11 +102,20 @@ def _unpack_all(path: Path, folder: Path, on_progress: OnProgress) -> dict[str, 
     return sums
 
 
+class _Source(io.BufferedReader):
+    """A file of which at most a MiB is read at once: tarfile would read a header of any size into memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _CHUNK:
+            raise tarfile.ReadError(f"a header of {size} bytes is too large")
+        return super().read(size)
+
+
 def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> str:
     """Unpack one file and return its SHA-256. Only regular files of known names and sizes are."""
     most = next((bytes_ for name, bytes_ in _NAMES.items() if re.fullmatch(name, member.name)), None)
     if most is None or member.type != tarfile.REGTYPE or member.issparse():
-        raise InvalidBackupError(f"{member.name!r} does not belong into a backup")
+        raise InvalidBackupError(f"{member.name[:200]!r} does not belong into a backup")
     if not 0 <= member.size <= most:
         raise InvalidBackupError(f"{member.name} has {member.size} bytes, more than {most}")
     safe = tarfile.data_filter(member, str(folder))

@@ -405,6 +405,26 @@ def test_only_regular_files_are_unpacked(good: Path, store: CopyStore, tmp_path:
     require_refused(path, tmp_path, store, "does not belong")
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("size", [2**20, 2**33 - 1, 2**62])
+def test_a_large_header_is_not_read(store: CopyStore, tmp_path: Path, kind: bytes, size: int) -> None:
+    header = tarfile.TarInfo(HEAD)
+    header.type, header.size = kind, size
+    path = tmp_path / "bad.tar"
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT))
+    with path.open("ab") as file:
+        file.truncate(2**34)  # all of it is a hole
+    require_refused(path, tmp_path, store, "too large" if size > 2**20 else "cannot be read")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_headers_are_refused(store: CopyStore, tmp_path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo(HEAD)
+    header.type, header.size = kind, 9
+    (tmp_path / "bad.tar").write_bytes(2_000 * (header.tobuf(tarfile.GNU_FORMAT) + b"9 a=bcde\n".ljust(512, b"\0")))
+    require_refused(tmp_path / "bad.tar", tmp_path, store, "too many headers")
+
+
 def test_sums_decide(good: Path, store: CopyStore, tmp_path: Path) -> None:
     members = read_members(good)
     name = next(name for name in members if name.endswith(".pt"))
