@@ -434,7 +434,9 @@ def _resolve_pin(pin: Pin, arch: str, entries: dict[Key, Entry]) -> Pin:
     if entry and entry.is_usable and entry.manifest:
         return pin
     why = f"it is rejected: {entry.problem}" if entry else "there is no such version"
-    return replace(pin, problem=f"version {pin.version} of {arch} is pinned, but the best one answers, since {why}")
+    others = any(other.is_usable and other.manifest for (of, _), other in entries.items() if of == arch)
+    what = "the best one answers" if others else "none can answer"
+    return replace(pin, problem=f"version {pin.version} of {arch} is pinned, but {what}, since {why}")
 
 
 def _answer(entries: dict[Key, Entry], pins: Mapping[str, Pin]) -> _Snapshot:

@@ -31,6 +31,7 @@ class Summary:
     versions_there: int = 0  # with the same content
     removed: list[str] = field(default_factory=list)  # versions that were removed here, and stay so
     jobs: dict[Restored, int] = field(default_factory=lambda: dict.fromkeys(Restored, 0))
+    shown: set[str] = field(default_factory=set)  # versions that the backup leaves out, but no other one could draw
     pins_there: list[str] = field(default_factory=list)  # architectures whose pin here is another one, and stays
 
 
@@ -89,6 +90,9 @@ def _place_versions(backup: Unpacked, model_dir: Path, summary: Summary) -> None
         publishing.require_writable(model_dir, arch)
         files.make_folder(model_dir / arch / versions.NUMBERS, exist_ok=True)
         for number in chosen.given:
+            if _is_last(backup, model_dir, arch, number):
+                summary.shown.add(f"{arch} {number}")
+                continue
             files.make_folder(model_dir / arch / versions.NUMBERS / str(number), exist_ok=True)
     for arch, number in backup.versions:
         target = model_dir / arch / str(number)
@@ -96,6 +100,8 @@ def _place_versions(backup: Unpacked, model_dir: Path, summary: Summary) -> None
             summary.versions_there += 1
         elif removal.is_removed(model_dir, arch, number):
             summary.removed.append(f"{arch} {number}")
+        elif _is_last(backup, model_dir, arch, number):
+            summary.shown.add(f"{arch} {number}")
         else:
             files.sync(root / arch / str(number))
             (root / arch / str(number)).rename(target)
@@ -124,15 +130,42 @@ def _move_files(source: Path, target: Path) -> None:
 def _place_choices(backup: Unpacked, model_dir: Path, summary: Summary) -> None:
     for arch, chosen in backup.choices.items():
         for number in chosen.removed:
-            if not (model_dir / arch / str(number)).exists():
+            if not (model_dir / arch / str(number)).exists() and f"{arch} {number}" not in summary.shown:
                 removal.mark(model_dir, arch, number)
         for number in chosen.hidden:
-            choices.hide(model_dir, arch, number)
+            if not _is_last(backup, model_dir, arch, number):
+                choices.hide(model_dir, arch, number)
+            else:
+                summary.shown.add(f"{arch} {number}")
         ours = _read_pin(model_dir, arch)
         if ours is None and chosen.pinned:
             choices.pin(model_dir, arch, chosen.pinned)
         elif chosen.pinned and ours != chosen.pinned:
             summary.pins_there.append(arch)
+
+
+def _is_last(backup: Unpacked, model_dir: Path, arch: str, number: int) -> bool:
+    """Whether this is a shipped version that is shown, and no other one could draw: of here, or of the backup."""
+    if not (shipped := versions.PRETRAINED / arch / str(number)).is_dir():
+        return False
+    shown = versions.find_folders(model_dir)
+    if shown.get((arch, number)) != shipped:
+        return False
+    ours = [folder for key, folder in shown.items() if key[0] == arch and folder != shipped]
+    theirs = [
+        backup.folder / "models" / of / str(other)
+        for of, other in backup.versions
+        if of == arch and not removal.is_removed(model_dir, of, other)
+    ]
+    return not any(map(_can_draw, [*ours, *theirs]))
+
+
+def _can_draw(folder: Path) -> bool:
+    try:
+        versions.read_generator(folder)
+    except Exception:  # whatever it is, the service rejects the version, too
+        return False
+    return True
 
 
 def _read_pin(model_dir: Path, arch: str) -> int | None:

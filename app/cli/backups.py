@@ -80,6 +80,8 @@ def restore(path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of
         out.print(f"{done.jobs[Restored.EXPIRED]} jobs ended too long ago to be kept")
     for name in done.removed:
         out.print(f"{name} was removed here, and stays so")
+    for name in sorted(done.shown):
+        out.print(f"{name} is still shown, since no other version of it could draw")
     for arch in done.pins_there:
         out.print(f"another version of {arch} is pinned here, and stays so")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from app.generators import Entry, Generators, NotNowError, Source, UnknownVersionError
-from models import classifier, files, publishing, versions
+from models import choices, classifier, files, publishing, versions
 from models.archs import ARCHS
 from models.manifest import GENERATOR, MANIFEST
 from tests.processes import eventually, run_in_threads
@@ -347,3 +347,15 @@ def test_the_best_version_of_a_recipe(tmp_path: Path) -> None:
     assert asyncio.run(generators.find_of_recipe("wgan", None)) is generators.get("wgan")
     with pytest.raises(UnknownVersionError, match="recipe own"):
         asyncio.run(generators.find_of_recipe("dcgan", "own"))
+
+
+@pytest.mark.parametrize(("is_hidden", "said"), [(False, "the best one answers"), (True, "none can answer")])
+def test_what_a_pin_of_nothing_means_is_said(
+    tmp_path: Path, generators: Generators, is_hidden: bool, said: str
+) -> None:
+    choices.pin(tmp_path, "wgan", 77)
+    if is_hidden:
+        choices.hide(tmp_path, "wgan", 1)
+    generators.refresh()
+    problem = f"version 77 of wgan is pinned, but {said}, since there is no such version"
+    assert generators.pins["wgan"].problem == problem

@@ -16,12 +16,12 @@ import pytest
 from redis.exceptions import RedisError
 
 from app.keys import MAX_NAME
-from models import choices, removal
-from models.manifest import FILES, MANIFEST
+from models import choices, removal, versions
+from models.manifest import FILES, GENERATOR, MANIFEST, InvalidVersionError
 from tests.faults import run_until
 from tests.models.test_publishing import publish_once, published
 from tests.models.test_removal import keep_index, list_own, remove_once
-from tests.versions import NEXT, publish
+from tests.versions import NEXT, SHIPPED, publish
 from worker import saved
 from worker.backup import CHOICES, HEAD, KEYS, SUMS, Written, write
 from worker.connections import connect
@@ -288,6 +288,38 @@ def test_a_version_that_goes_while_its_files_are_opened_is_left_out(
         patched.setattr(Path, "open", remove_first)
         assert back_up(tmp_path / "file.tar", tmp_path / "before", store).versions == 0
     assert put_back(tmp_path / "file.tar", tmp_path / "after", store).versions == 0
+
+
+@pytest.mark.parametrize("how", ["hidden", "given", "removed", "damaged"])
+@pytest.mark.parametrize("has_own", [False, True])
+def test_one_version_that_can_draw_stays(store: CopyStore, tmp_path: Path, how: str, has_own: bool) -> None:
+    """Whatever the backup says, unless it brings one itself."""
+    numbers = SHIPPED["wgan"]
+    own = publish(tmp_path / "before", "wgan").version if has_own else None
+    if how == "hidden":
+        for number in numbers:
+            choices.hide(tmp_path / "before", "wgan", number)
+    for number in numbers if how in ("given", "removed") else []:
+        (tmp_path / "before" / "wgan" / versions.NUMBERS / str(number)).mkdir(parents=True, exist_ok=True)
+        if how == "removed":
+            removal.mark(tmp_path / "before", "wgan", number)
+    for number in numbers if how == "damaged" else []:
+        shutil.copytree(versions.PRETRAINED / "wgan" / str(number), tmp_path / "before" / "wgan" / str(number))
+        (tmp_path / "before" / "wgan" / str(number) / GENERATOR).write_bytes(b"damaged")
+    back_up(tmp_path / "file.tar", tmp_path / "before", store)
+    done = put_back(tmp_path / "file.tar", tmp_path / "after", store)
+    found = versions.find_folders(tmp_path / "after")
+    usable = [number for (arch, number), folder in found.items() if arch == "wgan" and can_draw(folder)]
+    assert usable == ([own] if has_own else [numbers[-1]])
+    assert done.shown == (set() if has_own else {f"wgan {numbers[-1]}"})
+
+
+def can_draw(folder: Path) -> bool:
+    try:
+        versions.read_generator(folder)
+    except InvalidVersionError:
+        return False
+    return True
 
 
 Files = dict[str, bytes]
