@@ -46,6 +46,11 @@ def find(generators: Generators, keep: int, has_ended: Callable[[str], bool | No
     ]
 
 
+def has_states(model_dir: Path) -> bool:
+    """Whether there are saved states of any job."""
+    return any((model_dir / saved.RUNS).glob("*"))
+
+
 def _find_old(generators: Generators, arch: str, keep: int) -> list[Entry]:
     usable = [entry for entry in generators.entries if entry.arch == arch and entry.is_usable and entry.manifest]
     own = [entry for entry in usable if entry.source is not Source.SHIPPED]

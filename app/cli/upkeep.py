@@ -5,6 +5,7 @@ They work on the model directory. A service that runs on it follows within a sec
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -92,7 +93,7 @@ def gc(
     from app import leftovers
 
     generators = load_generators()
-    with _explaining(), _knowing_jobs() as has_ended:
+    with _explaining(), _knowing_jobs(generators.model_dir) as has_ended:
         found = leftovers.find(generators, keep, has_ended)
         sizes = [one.bytes for one in found]
         if found:
@@ -112,13 +113,14 @@ def gc(
 
 
 @contextlib.contextmanager
-def _knowing_jobs() -> "Iterator[Callable[[str], bool | None] | None]":
-    """A function that says whether a job has ended; None, and a word about it, if Redis does not answer.
+def _knowing_jobs(model_dir: Path) -> "Iterator[Callable[[str], bool | None] | None]":
+    """A function that says whether a job has ended; None, and a word about it, if there is no Redis that answers.
 
-    Without a Redis no job is known, so the age of its states decides.
+    A service on another host, or of another user, may have one that this command was not told.
     """
     from redis.exceptions import RedisError
 
+    from app import leftovers
     from app.processes.reach import UnreachableError, reach
     from app.processes.up import UpError
     from app.processes.valkey import ValkeyError
@@ -136,8 +138,13 @@ def _knowing_jobs() -> "Iterator[Callable[[str], bool | None] | None]":
         except (UnreachableError, UpError, ValkeyError) as error:
             why = str(error)
         else:
-            yield store.has_ended if store else lambda _: None
-            return
+            if store or not leftovers.has_states(model_dir):
+                yield store.has_ended if store else None
+                return
+            why = (
+                "there is no Redis here. Set DIGITS_REDIS_URL as the service has it; "
+                f"if there is no service any more, remove {model_dir / '.runs'}"
+            )
         err.print(f"the states of jobs stay, since nobody can say which of them are needed: {why}", soft_wrap=True)
         yield None
 
