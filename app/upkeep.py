@@ -70,8 +70,8 @@ def hide(generators: Generators, arch: str, version: int) -> None:
         choices.hide(generators.model_dir, arch, version)
 
 
-def remove_or_hide(generators: Generators, arch: str, version: int) -> None:
-    """:func:`remove` a version of the model directory, :func:`hide` a shipped one.
+def remove_or_hide(generators: Generators, arch: str, version: int) -> bool:
+    """:func:`remove` a version of the model directory, :func:`hide` a shipped one. Returns whether it is removed.
 
     Raises:
         UnknownVersionError: there is no such version, or it is hidden already.
@@ -81,6 +81,8 @@ def remove_or_hide(generators: Generators, arch: str, version: int) -> None:
         remove(generators, arch, version)
     except ShippedError:
         hide(generators, arch, version)
+        return False
+    return True
 
 
 def show(generators: Generators, arch: str, version: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.audit import audit_command
 from app.cli.console import err, fail, out
 from app.cli.progress import add_task, make_bar
 from worker.settings import Settings
@@ -72,6 +73,7 @@ def restore(path: Annotated[Path, typer.Argument(metavar="FILE", help="A file of
             fail(f"{path} is no whole backup, and nothing was changed: {error}")
         except restore.ConflictError as error:
             fail(f"nothing was changed: {error}")
+    audit_command("restore", file=str(path), versions=done.versions, jobs=done.jobs[Restored.RESTORED])
     out.print(
         f"restored {done.versions} versions ({done.versions_there} more were there) "
         f"and {done.jobs[Restored.RESTORED]} jobs ({done.jobs[Restored.THERE]} more were there)"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from app.audit import audit_command
 from app.cli.console import err, fail, out
 from app.cli.versions import load_generators
 from worker.recipes import ArchName
@@ -34,6 +35,7 @@ def pin(
         fail("name a version, or --none", code=2)
     with _explaining():
         upkeep.pin(load_generators(), arch, version)
+    audit_command("pin", arch=arch, version=version or "none")
     out.print(f"version {version} of {arch} is pinned" if version else f"the best version of {arch} answers again")
 
 
@@ -54,6 +56,7 @@ def delete(
             typer.confirm(f"Remove version {version} of {arch} ({entry.folder}) for ever?", abort=True, err=True)
     with _explaining():
         upkeep.remove(generators, arch, version)
+    audit_command("delete", arch=arch, version=version)
     out.print(f"version {version} of {arch} is removed")
 
 
@@ -64,6 +67,7 @@ def hide(arch: ArchArgument, version: VersionArgument) -> None:
 
     with _explaining():
         upkeep.hide(load_generators(), arch, version)
+    audit_command("hide", arch=arch, version=version)
     out.print(f"version {version} of {arch} is hidden")
 
 
@@ -74,6 +78,7 @@ def show(arch: ArchArgument, version: VersionArgument) -> None:
 
     with _explaining():
         upkeep.show(load_generators(), arch, version)
+    audit_command("show", arch=arch, version=version)
     out.print(f"version {version} of {arch} is shown")
 
 
@@ -109,6 +114,7 @@ def gc(
             return
         for one in found:
             one.remove()
+            audit_command("gc", what=one.what, path=str(one.path))
     out.print(f"{total}: removed")
 
 

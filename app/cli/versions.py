@@ -106,7 +106,7 @@ def load_generators() -> "Generators":
     from models import device
 
     settings = Settings()
-    logging.disable(logging.INFO)  # the command's own output is enough
+    logging.getLogger().setLevel(logging.WARNING)  # the command's own output is enough
     try:
         found = Generators(settings.model_dir, device.resolve(settings.device))
     except device.UnavailableDeviceError as error:

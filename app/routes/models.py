@@ -143,8 +143,8 @@ async def delete_version(arch: str, version: Number, generators: GeneratorsDep) 
     409.
     """
     require_arch(arch)
-    await asyncio.to_thread(upkeep.remove_or_hide, generators, arch, version)
-    audit("delete", arch=arch, version=version)
+    is_removed = await asyncio.to_thread(upkeep.remove_or_hide, generators, arch, version)
+    audit("delete" if is_removed else "hide", arch=arch, version=version)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

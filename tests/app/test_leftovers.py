@@ -91,7 +91,7 @@ def test_what_dead_processes_have_left_goes_after_a_day(tmp_path: Path) -> None:
     for name in (*names, arch / ".jobs" / "a job", arch / ".numbers", arch / str(version)):
         age(name)
     said = collect(tmp_path, "--delete")
-    assert said.count("unfinished") == 6
+    assert said.count("\nunfinished") == said.count(" what=unfinished ") == 6
     assert "6 things, 6.0 MB: removed" in said
     assert [name for name in names if name.exists()] == []
     left = [path.name for path in folder.rglob("*-new")]

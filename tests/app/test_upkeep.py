@@ -1,5 +1,6 @@
 """Pin, remove and hide versions over HTTP and on the command line, while two APIs share one model directory."""
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from models.manifest import GENERATOR
 from tests.app.test_cli import digits
 from tests.processes import eventually, run_in_threads, running_api
 from tests.versions import SHIPPED, publish
+from worker.connections import connect
 
 BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than all shipped versions
 
@@ -41,7 +43,8 @@ class Place:
     def digits(self, *arguments: str) -> tuple[int, str]:
         result = digits(self.folder, *arguments)
         assert "Traceback" not in result.stderr
-        return result.returncode, result.stdout + result.stderr
+        lines = (result.stdout + result.stderr).splitlines(keepends=True)
+        return result.returncode, "".join(line for line in lines if not find_audits(line))
 
 
 @pytest.fixture(scope="module")
@@ -303,3 +306,39 @@ def test_what_cannot_be_is_said(place: Place, arguments: tuple[str, ...], said: 
     status, output = place.digits(*arguments)
     assert status in (1, 2)
     assert said in output
+
+
+def find_audits(text: str) -> list[str]:
+    return re.findall(r" INFO \d+ digits\.audit[^:]*: (.*)", text)
+
+
+def test_what_commands_change_is_in_the_audit_log(tmp_path: Path, valkey_url: str) -> None:
+    old, version = (publish(tmp_path / "models", weights_seed=seed, **BEST).version for seed in (1, 2))
+    backup, user = tmp_path / "file.tar", {"LOGNAME": "ada", "DIGITS_STATE_DIR": str(tmp_path)}
+    redis = {"DIGITS_REDIS_URL": valkey_url}
+    told = {
+        ("pin", "dcgan", f"{version}"): [f"pin user=ada arch=dcgan version={version}"],
+        ("pin", "dcgan", "--none"): ["pin user=ada arch=dcgan version=none"],
+        ("hide", "wgan", "1"): ["hide user=ada arch=wgan version=1"],
+        ("show", "wgan", "1"): ["show user=ada arch=wgan version=1"],
+        ("hide", "wgan", "999"): [],
+        ("backup", f"{backup}"): [],
+        ("restore", f"{backup}"): [f"restore user=ada file={backup} versions=0 jobs=0"],
+        ("gc", "--keep", "1"): [],
+        ("gc", "--keep", "1", "--delete"): [f"gc user=ada what=old version path={tmp_path}/models/dcgan/{old}"],
+        ("delete", "dcgan", f"{version}", "--yes"): [f"delete user=ada arch=dcgan version={version}"],
+    }
+    connect(valkey_url).flushdb()
+    for arguments, lines in told.items():
+        result = digits(tmp_path, *arguments, **user, **redis)
+        assert find_audits(result.stderr) == lines, (arguments, result.stdout, result.stderr)
+
+
+def test_over_http_a_shipped_version_is_hidden_not_deleted(tmp_path: Path) -> None:
+    version = publish(tmp_path).version
+    with running_api(tmp_path, DIGITS_MODEL_DIR=str(tmp_path)) as api:
+        for path in (f"dcgan/{version}", "wgan/1"):
+            assert api.delete(f"/models/{path}").status_code == 204
+        logged = find_audits("".join(log.read_text() for log in tmp_path.glob("*.log")))
+    who = "client=127.0.0.1"
+    assert logged == [f"delete arch=dcgan version={version} {who}", f"hide arch=wgan version=1 {who}"]
