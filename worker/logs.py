@@ -32,7 +32,17 @@ _REPETITIVE = (
 )
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # all but the tab
-_KEY = re.compile(r"(digits_[0-9a-f]{8})_[\w-]{20,}", re.ASCII)  # of app/keys.py; its id is no secret
+
+
+def _write_encoded(character: str) -> str:
+    """A pattern for a character of a key as it stands or percent-encoded, even more than once, as %5F or %255F."""
+    return rf"(?:{character}|%(?:25)*(?:{ord(character.lower()):x}|{ord(character.upper()):x}))"
+
+
+# A key of app/keys.py in any case, encoded or not; its id is no secret.
+_PREFIX = "".join(map(_write_encoded, "digits_"))
+_HEX, _WORD = (rf"(?:[{some}]|%(?:25)*[0-9a-f]{{2}})" for some in ("0-9a-f", r"\w-"))
+_KEY = re.compile(rf"({_PREFIX}{_HEX}{{8}}){_write_encoded('_')}{_WORD}{{20,}}", re.ASCII | re.IGNORECASE)
 
 
 class Subject(Protocol):
@@ -169,4 +179,6 @@ def _escape(text: str) -> str:
 
 def _mask(line: str) -> str:
     """The line without the secret part of any key of ours: a client may have put one where it does not belong."""
-    return _KEY.sub(r"\1_…", line)
+    if "%" in line or "digits_" in line.lower():  # a quick look: most lines have neither
+        return _KEY.sub(r"\1_…", line)
+    return line
