@@ -6,6 +6,7 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import REFUSAL, log_answer
+from app.errors import CLIENT_GONE
 
 
 class AccessLog:
@@ -28,8 +29,8 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
             else:
-                size += len(message.get("body", b""))
-                is_complete = not message.get("more_body", False)
+                size += 0 if scope["method"] == "HEAD" else len(message.get("body", b""))  # the server drops that body
+                is_complete = status != CLIENT_GONE and not message.get("more_body", False)
             await send(message)
 
         try:

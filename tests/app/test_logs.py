@@ -163,6 +163,8 @@ def test_an_answer_is_a_line(logged: Logged) -> None:
         (500, "GET", "/fail", {"X-API-Key": "{key}"}),
         (204, "OPTIONS", "/generate", {}),
         (200, "HEAD", "/livez", {}),
+        (404, "HEAD", "/nothing", {}),
+        (422, "HEAD", "/generate?arch=bogus", {"X-API-Key": "{key}"}),
         (307, "GET", "/livez/", {}),
     ],
 )
@@ -239,6 +241,14 @@ def test_a_stream_that_its_client_left_is_a_line_that_says_so(logged: Logged, st
     with logged.client.stream("GET", f"/jobs/{job.id}/events", headers=headers) as answer:
         next(answer.iter_bytes())
     assert logged.wait_for("digits.access", request_id="left")["complete"] is False
+
+
+def test_a_request_that_its_client_cut_is_a_line_that_says_so(logged: Logged) -> None:
+    head = f"POST /train HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {logged.key}\r\nX-Request-ID: cut\r\n"
+    with connect(logged.client) as connection:
+        connection.sendall(head.encode() + b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+    line = logged.wait_for("digits.access", request_id="cut")
+    assert (line["status"], line["bytes"], line["complete"]) == (499, 0, False)
 
 
 def test_what_is_logged_within_a_request_has_its_id_and_its_key(logged: Logged) -> None:
