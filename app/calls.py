@@ -50,6 +50,7 @@ class Call:
     route: str = ""  # the name of its route; empty if there is none
     key: Key | None = None  # None: it came without one
     policy: bytes = DATA_POLICY  # Content-Security-Policy of the answer; a page sets its own
+    rest: tuple[tuple[bytes, bytes], ...] = ()  # headers that say what is left of the limits of its owner
     # A route calls it with a number of images, and with the field that asks for them, before it draws them.
     take_images: Callable[[int, str], Awaitable[None]] = _allow
 

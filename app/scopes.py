@@ -1,4 +1,4 @@
-"""What each route asks of a key, and where a browser keeps one.
+"""What each route asks of a key, which routes the limits count, and where a browser keeps a key.
 
 A route without a row needs ``admin``, and a test fails.
 """
@@ -59,6 +59,9 @@ SCOPES: Mapping[str, Scope | None] = {
     "livez": None,
     "readyz": None,
 }
+_PICTURES_OF_JOBS = frozenset({"get_job_samples", "get_job_curves"})
+# Routes whose calls the limits count as requests: all that draw, and all pictures.
+COUNTED = frozenset({name for name, scope in SCOPES.items() if scope is Scope.DRAW} | _PICTURES_OF_JOBS)
 LOCAL = frozenset({"get_metrics"})  # routes that a process of the same machine may call without a key
 
 

@@ -1,4 +1,7 @@
-"""The layer that puts headers on every answer: the id of the request, and what browsers must not do with the answer."""
+"""The layer that puts headers on every answer.
+
+They are the id of the request, what browsers must not do with the answer, and what is left of the limits.
+"""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,7 +35,7 @@ class Headers:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = ((CONTENT_POLICY, call.policy), (_ID, call.request_id.encode()))
-                message["headers"] = [*message["headers"], *self._fixed, *own]
+                message["headers"] = [*message["headers"], *self._fixed, *own, *call.rest]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

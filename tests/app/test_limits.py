@@ -32,7 +32,9 @@ def test_images_are_counted_whatever_draws_them(limited: httpx.Client) -> None:
     first = limited.post("/generate?arch=wgan&n=200")
     assert first.headers["RateLimit-Policy"] == '"images";q=600;w=60'
     assert read_rest(first) == {"images": 400}
-    assert read_rest(limited.get("/compare.png?seeds=0-3")) == {"images": 400 - 3 * 4}
+    compared = limited.get("/compare.png?seeds=0-3")  # which takes images three times
+    assert read_rest(compared) == {"images": 400 - 3 * 4}
+    assert compared.headers["RateLimit"].count("images") == 1
     assert read_rest(limited.get("/morph.png?arch=wgan&from=1&to=2&frames=8")) == {"images": 380}
     assert limited.get("/models").status_code == 200
     refused = limited.post("/generate?arch=wgan&n=381", headers=address)
@@ -81,13 +83,23 @@ def test_each_key_has_its_own_limit(tmp_path: Path) -> None:
 
 def test_requests_are_counted_before_they_are_understood(tmp_path: Path) -> None:
     with running_api(tmp_path, DIGITS_MODEL_DIR=str(tmp_path), DIGITS_LIMIT_REQUESTS="3") as client:
-        answers = [client.post("/generate?arch=bogus") for _ in range(12)]
+        answers = [client.get(path) for path in 6 * ("/generate?arch=bogus", "/compare.png?seeds=x")]
         assert {answer.status_code for answer in answers} == {422, 429}
+        assert {"requests"} == {name for answer in answers for name in read_rest(answer)}
         refused = next(answer for answer in answers if answer.status_code == 429)
         assert refused.headers["RateLimit-Policy"] == '"requests";q=3;w=1'
         assert refused.headers["Retry-After"] == "1"
         assert [client.get("/livez").status_code for _ in range(9)] == [200] * 9
         eventually(lambda: client.post(DIGIT).status_code == 200, "a second later there is more", 10)
+
+
+def test_pictures_of_jobs_are_counted_and_jobs_are_not(tmp_path: Path, valkey_url: str, store: JobStore) -> None:
+    environment = {"DIGITS_MODEL_DIR": str(tmp_path), "DIGITS_REDIS_URL": valkey_url, "DIGITS_LIMIT_REQUESTS": "9"}
+    with running_api(tmp_path, **environment) as client:
+        for path in ("/jobs/x/samples.png", "/jobs/x/curves.svg", "/models", "/", "/watch?job=x"):
+            assert "requests" in read_rest(client.get(path)), path
+        for path in ("/jobs", "/jobs/x", "/training", "/livez", "/nothing"):
+            assert "RateLimit" not in client.get(path).headers, path
 
 
 def test_a_client_has_so_many_jobs_at_a_time(tmp_path: Path, valkey_url: str, store: JobStore) -> None:
