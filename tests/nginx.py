@@ -33,6 +33,12 @@ SERVER = "server {{ listen 127.0.0.1:{port}; location /digits/ {{ proxy_pass htt
 
 CACHE = (Path(__file__).parents[1] / "deploy" / "nginx" / "digits.conf").read_text()
 
+# As the last comment of it says, everybody may follow trainings.
+OPENED = (
+    ("~ ^/(models|docs|static)(", "~ ^/(models|docs|static|training|jobs)("),
+    ("((arch|version|lang)=", "((arch|version|lang|job)="),
+)
+
 # The prefix is taken away or left there; the name of the site is told or not.
 KINDS = {
     "taken": ("/", ""),
@@ -56,17 +62,21 @@ def running_nginx(folder: Path, api: httpx.Client, kind: tuple[str, str]) -> Ite
         yield address
 
 
-def configure_cache(folder: Path, port: int, api: str, prefix: str = "") -> str:
-    """``deploy/nginx/digits.conf`` on this port, before an API at this address, with what it keeps in ``folder``."""
+def configure_cache(folder: Path, port: int, api: str, prefix: str = "", *, shows_jobs: bool = False) -> str:
+    """``deploy/nginx/digits.conf`` on this port, before an API at this address, with what it keeps in ``folder``.
+
+    ``shows_jobs``: with ``OPENED``.
+    """
     text = CACHE
     for old, new in (
         ("/var/cache/nginx/digits", str(folder)),
         ("server 127.0.0.1:8000;", f"server {api};"),
         ("listen 80;", f"listen 127.0.0.1:{port};"),
+        *(OPENED if shows_jobs else ()),
     ):
         assert text.count(old) == 1
         text = text.replace(old, new)
-    return re.sub(r"location (= )?/", rf"location \1{prefix}/", text)
+    return re.sub(r"location (= |~ \^)?/", rf"location \1{prefix}/", text)
 
 
 @contextmanager

@@ -13,8 +13,11 @@ import pytest
 from app.keys import Scope, add_key
 from app.middleware.body_limit import MAX_BODY_BYTES
 from app.processes.valkey import find_free_port
+from app.scopes import SCOPES
 from models import classifier
 from tests import nginx
+from tests.app.test_keys import CALLS
+from tests.app.test_protocol import talk
 from tests.processes import answers, eventually, run_in_threads, running_api
 from tests.versions import publish
 from worker.jobs import JobStore, TrainRequest
@@ -25,6 +28,8 @@ SITES = ("https://a.example", "https://b.example")
 BEST: Any = {"metrics": {"fid": 0.1}, "classifier_sha256": classifier.sha256()}  # better than all shipped versions
 FIREFOX = "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"
 CHROMIUM = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
+DOCUMENTS = {"get_static", "show_docs", "get_file", "openapi", "livez"}
+PUBLIC = DOCUMENTS | {name for name, scope in SCOPES.items() if scope is Scope.DRAW}
 ADDRESS = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
 
 
@@ -59,11 +64,11 @@ class Cache:
 
 
 @contextmanager
-def cached(folder: Path, api: httpx.Client, prefix: str = "") -> Iterator[Cache]:
+def cached(folder: Path, api: httpx.Client, prefix: str = "", *, shows_jobs: bool = False) -> Iterator[Cache]:
     """An nginx with the configuration before this API, with an empty cache."""
     port, behind = find_free_port(), f"{api.base_url.host}:{api.base_url.port}"
     with (
-        nginx.running(folder, nginx.configure_cache(folder / "cache", port, behind, prefix)),
+        nginx.running(folder, nginx.configure_cache(folder / "cache", port, behind, prefix, shows_jobs=shows_jobs)),
         httpx.Client(base_url=f"http://127.0.0.1:{port}{prefix}", timeout=60, headers={"Host": NAME}) as client,
     ):
         eventually(lambda: answers(client), "nginx and the API behind it answer")
@@ -195,12 +200,26 @@ def test_sites_do_not_mix(cache: Cache) -> None:
     assert "Access-Control-Allow-Origin" not in cache.get(query)[1].headers
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("POST", "/train"), ("DELETE", "/jobs/x"), ("PUT", "/generate"), ("GET", "/datasets"), ("GET", "/metrics")],
-)
-def test_what_is_for_operators_does_not_pass(cache: Cache, method: str, path: str) -> None:
-    assert cache.ask(path, method).status_code == 403
+def test_what_is_for_everybody_passes(cache: Cache, api: httpx.Client) -> None:
+    paths = [path for name, (method, path, _) in CALLS.items() if name in PUBLIC and method == "GET"]
+    assert len(paths) > 20
+    for path in (*paths, "/watch", "/watch?version=1&arch=wgan&lang=ja", "/compare?seed=3", "/docs/nothing"):
+        assert cache.ask(path).status_code == api.get(path).status_code != 403, path
+
+
+def test_all_else_does_not_pass(cache: Cache) -> None:
+    """No other route, no change, and no other way to write them."""
+    calls = [(method, path) for name, (method, path, _) in CALLS.items() if name not in PUBLIC]
+    assert {"/train", "/jobs", "/training", "/metrics", "/readyz", "/models/wgan/default"} <= {
+        path for _, path in calls
+    }
+    disguised = ("//jobs", "/j%6Fbs", "/jobs/", "/static/../jobs", "/models/%2e%2e/jobs", "/docs/..%2fmetrics", "/new")
+    watching = ("job=x", "%6Aob=x", "arch=wgan&job=x", "JOB=x", "arch=&job=x&version=1", "arch=wgan;job=x")
+    changes = (("PUT", "/generate"), ("GET", "/datasets"), ("POST", "/models"), ("DELETE", "/watch"), ("PUT", "/"))
+    gets = [*disguised, *(f"/watch?{query}" for query in watching)]
+    for method, path in (*calls, *changes, *(("GET", path) for path in gets)):
+        answer = talk(cache.client, [f"{method} {path} HTTP/1.0\r\nHost: {NAME}\r\n\r\n".encode()])  # not tidied up
+        assert answer.startswith(b"HTTP/1.1 403 "), (method, path)
 
 
 def test_a_data_set_and_the_page_come_through(cache: Cache) -> None:
@@ -210,16 +229,21 @@ def test_a_data_set_and_the_page_come_through(cache: Cache) -> None:
     assert cache.ask("/", Accept="text/html").status_code == 200
 
 
-def test_events_are_not_held_back(cache: Cache, store: JobStore) -> None:
-    """Compression, for example, would wait for more of them."""
+def test_trainings_can_be_opened(tmp_path: Path, api: httpx.Client, store: JobStore) -> None:
+    """As the last comment says. Events are not held back: compression, for example, would wait for more of them."""
     job, _ = store.create(TrainRequest(arch=ArchName("wgan")))
     claim = store.claim(job.id, "test")
     assert claim
-    with cache.client.stream("GET", f"/jobs/{job.id}/events", timeout=30) as answer:
-        lines = answer.iter_lines()
-        for number in range(1, 4):
-            store.report(claim, {}, [(number, "epoch", f'{{"epoch": {number}}}')])
-            assert f'data: {{"epoch": {number}}}' in lines
+    with cached(tmp_path, api, shows_jobs=True) as cache:
+        for path in ("/training", "/jobs", f"/jobs/{job.id}", f"/watch?job={job.id}"):
+            assert cache.ask(path).status_code == 200, path
+        for method, path in (("POST", "/train"), ("DELETE", f"/jobs/{job.id}"), ("GET", "/metrics")):
+            assert cache.ask(path, method).status_code == 403, path
+        with cache.client.stream("GET", f"/jobs/{job.id}/events", timeout=30) as answer:
+            lines = answer.iter_lines()
+            for number in range(1, 4):
+                store.report(claim, {}, [(number, "epoch", f'{{"epoch": {number}}}')])
+                assert f'data: {{"epoch": {number}}}' in lines
 
 
 def test_large_requests_are_refused(cache: Cache) -> None:
@@ -252,7 +276,9 @@ def test_behind_a_prefix(tmp_path: Path, environment: dict[str, str]) -> None:
         cached(tmp_path, api, "/digits") as cache,
     ):
         assert [cache.get("arch=wgan&seed=7&version=1")[0] for _ in range(2)] == ["MISS", "HIT"]
-        assert cache.ask("/train", "POST").status_code == 403
+        assert [cache.ask(path).status_code for path in ("/", "/models", "/watch?arch=wgan&version=1")] == [200] * 3
+        for method, path in (("POST", "/train"), ("GET", "/jobs"), ("GET", "/watch?job=x")):
+            assert cache.ask(path, method).status_code == 403, path
 
 
 def test_answers_that_need_a_key_are_not_kept(tmp_path: Path, environment: dict[str, str]) -> None:
