@@ -98,6 +98,14 @@ def api(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -
         yield client
 
 
+@pytest.fixture(scope="module")
+def prefixed(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[httpx.Client]:
+    """An API behind a prefix, which draws at most 1,000 images a minute for a client."""
+    limited = {"DIGITS_ROOT_PATH": "/digits", "DIGITS_LIMIT_IMAGES": "1000"}
+    with running_api(tmp_path_factory.mktemp("prefixed"), **limited, **environment) as client:
+        yield client
+
+
 @pytest.fixture
 def cache(tmp_path: Path, api: httpx.Client) -> Iterator[Cache]:
     with cached(tmp_path, api) as found:
@@ -270,11 +278,8 @@ def test_what_is_kept_outlives_the_api(tmp_path: Path, environment: dict[str, st
             assert cache.get("arch=wgan&seed=8&version=1")[1].status_code == 502
 
 
-def test_behind_a_prefix(tmp_path: Path, environment: dict[str, str]) -> None:
-    with (
-        running_api(tmp_path, DIGITS_ROOT_PATH="/digits", **environment) as api,
-        cached(tmp_path, api, "/digits") as cache,
-    ):
+def test_behind_a_prefix(tmp_path: Path, prefixed: httpx.Client) -> None:
+    with cached(tmp_path, prefixed, "/digits") as cache:
         assert [cache.get("arch=wgan&seed=7&version=1")[0] for _ in range(2)] == ["MISS", "HIT"]
         assert [cache.ask(path).status_code for path in ("/", "/models", "/watch?arch=wgan&version=1")] == [200] * 3
         for method, path in (("POST", "/train"), ("GET", "/jobs"), ("GET", "/watch?job=x")):
@@ -295,14 +300,11 @@ def test_answers_that_need_a_key_are_not_kept(tmp_path: Path, environment: dict[
         assert cache.get("arch=wgan&seed=7&version=1")[1].status_code == 401
 
 
-def test_limits_are_of_the_client_itself(tmp_path: Path, environment: dict[str, str]) -> None:
-    with (
-        running_api(tmp_path, DIGITS_LIMIT_IMAGES="10", **environment) as api,
-        cached(tmp_path, api) as cache,
-    ):
-        first = cache.get("arch=wgan&n=10&seed=7&version=1", X_Forwarded_For="192.0.2.1")
-        again = cache.get("arch=wgan&n=10&seed=7&version=1", X_Forwarded_For="192.0.2.2")
-        other = cache.get("arch=wgan&n=10&seed=8&version=1", X_Forwarded_For="192.0.2.3")
+def test_limits_are_of_the_client_itself(tmp_path: Path, prefixed: httpx.Client) -> None:
+    with cached(tmp_path, prefixed, "/digits") as cache:
+        first = cache.get("arch=wgan&n=900&seed=7&version=1", X_Forwarded_For="192.0.2.1")
+        again = cache.get("arch=wgan&n=900&seed=7&version=1", X_Forwarded_For="192.0.2.2")
+        other = cache.get("arch=wgan&n=900&seed=8&version=1", X_Forwarded_For="192.0.2.3")
     assert [(status, answer.status_code) for status, answer in (first, again, other)] == [
         ("MISS", 200), ("HIT", 200), ("MISS", 429),
     ]  # fmt: skip

@@ -31,6 +31,14 @@ def two(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[S
         yield serving
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Path]]:
+    """A service without a Redis, and the folder in which its folder of counts lies."""
+    folder = tmp_path_factory.mktemp("alone")
+    with running_api(folder, DIGITS_MODEL_DIR=str(folder), TMPDIR=str(folder)) as client:
+        yield client, folder
+
+
 def ask(serving: Serving, method: str, path: str, **options: object) -> httpx.Response:
     """A request over a connection of its own, so it may reach any process."""
     with serving.client() as client:
@@ -107,7 +115,14 @@ def test_a_client_that_leaves_is_no_failure_of_the_service(two: Serving) -> None
 
 
 def test_images_and_passes_are_counted(two: Serving) -> None:
-    before = scrape(two)
+    told = [scrape(two)]
+
+    def draws_nothing() -> bool:
+        told.append(scrape(two))
+        return told[-1].sum("digits_images_drawn_total") == told[-2].sum("digits_images_drawn_total")
+
+    eventually(draws_nothing, "what other tests have left is drawn", poll_seconds=0.2)
+    before = told[-1]
     for arch in SHIPPED:
         for _ in range(3):
             assert ask(two, "POST", f"/generate?arch={arch}&n=40").status_code == 200
@@ -312,12 +327,11 @@ def test_a_scrape_comes_while_redis_is_away(tmp_path: Path) -> None:
         eventually(lambda: Scrape.of(client).find("digits_redis_up") == [1], "Redis is back")
 
 
-def test_without_a_redis_nothing_is_told_of_it(tmp_path: Path) -> None:
-    with running_api(tmp_path, DIGITS_MODEL_DIR=str(tmp_path)) as client:
-        told = Scrape.of(client)
-        assert told.find("digits_redis_up") == []
-        assert told.find("digits_jobs") == []
-        assert told.find("digits_api_processes") == [1]
+def test_without_a_redis_nothing_is_told_of_it(alone: tuple[httpx.Client, Path]) -> None:
+    told = Scrape.of(alone[0])
+    assert told.find("digits_redis_up") == []
+    assert told.find("digits_jobs") == []
+    assert told.find("digits_api_processes") == [1]
 
 
 def test_accept_chooses_the_format(two: Serving) -> None:
@@ -359,13 +373,17 @@ def keeping_counts_in(folder: Path, processes: int) -> Iterator[Process]:
         process.end()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+def end(process: Process, number: int) -> None:
+    process.end(number)
+    assert "Traceback" not in process.output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_counts_are_gone_with_the_service(tmp_path: Path, processes: int, number: int) -> None:
-    with keeping_counts_in(tmp_path, processes) as process:
+def test_the_counts_are_gone_with_the_service(tmp_path: Path, number: int) -> None:
+    """Of two processes; the next test has one."""
+    with keeping_counts_in(tmp_path, 2) as process:
         assert len(list_folders(tmp_path)) == 1
-        process.end(number)
-        assert "Traceback" not in process.output
+        end(process, number)
     assert list_folders(tmp_path) == []
 
 
@@ -375,20 +393,27 @@ def test_counts_that_a_killed_service_has_left_are_removed_by_the_next_one(tmp_p
         killed.popen.wait()
     left = list_folders(tmp_path)
     assert len(left) == 1
-    with keeping_counts_in(tmp_path, 1):
+    with keeping_counts_in(tmp_path, 1) as one:
         others = list_folders(tmp_path)
         assert len(others) == 1
         assert others != left
-        with keeping_counts_in(tmp_path, 1):  # of two that run, each keeps its own
+        with keeping_counts_in(tmp_path, 1) as two:  # of two that run, each keeps its own
             assert len(list_folders(tmp_path)) == 2
             assert set(others) < set(list_folders(tmp_path))
+            end(two, signal.SIGINT)
+        assert list_folders(tmp_path) == others
+        end(one, signal.SIGTERM)
+    assert list_folders(tmp_path) == []
 
 
-def test_counts_that_somebody_has_removed_are_named(tmp_path: Path) -> None:
-    with running_api(tmp_path, DIGITS_MODEL_DIR=str(tmp_path), TMPDIR=str(tmp_path)) as client:
-        (name,) = list_folders(tmp_path)
-        shutil.rmtree(tmp_path / name)
+def test_counts_that_somebody_has_removed_are_named(alone: tuple[httpx.Client, Path], tmp_path: Path) -> None:
+    client, folder = alone
+    (name,) = list_folders(folder)
+    (folder / name).rename(tmp_path / name)
+    try:
         answer = client.get("/metrics")
         assert answer.status_code == 503
         assert "start the service again" in answer.json()["detail"]
         assert client.post("/generate?arch=wgan").status_code == 200
+    finally:  # for the other tests
+        (tmp_path / name).rename(folder / name)

@@ -219,10 +219,17 @@ def quick_url(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def apis(folder: Path, quick_url: str, model_dir: Path) -> Iterator[list[httpx.Client]]:
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """The only one that ``apis`` trust, for localhost, and its key."""
+    return make_certificate(folder, "localhost")
+
+
+@pytest.fixture(scope="module")
+def apis(folder: Path, quick_url: str, model_dir: Path, certificate: tuple[Path, Path]) -> Iterator[list[httpx.Client]]:
     """Two processes on one Redis. A proxy of the environment, which does not exist, is not used."""
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"), "http://127.0.0.1:9")
     environment = {"DIGITS_REDIS_URL": quick_url, "DIGITS_MODEL_DIR": str(model_dir), **PRIVATE, **QUICK, **proxies}
+    environment["SSL_CERT_FILE"] = str(certificate[0])
     with ExitStack() as stack:
         yield [stack.enter_context(running_api(folder, **environment)) for _ in range(2)]
 
@@ -345,30 +352,35 @@ def test_a_key_belongs_to_one_webhook(quick: httpx.Client, receiver: Receiver) -
     assert statuses == [202, 202, 422, 422, 422]
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (say(500), "answered 500"),
-        (say(404), "answered 404"),
-        (say(302, Location="/elsewhere"), "redirects are not followed"),
-        (say(307, Location="/elsewhere"), "redirects are not followed"),
-        (say_nothing, "no answer within 1 s"),
-        (say_little_by_little, "no answer within 1 s"),
-        (die_in_the_middle, "the connection broke"),
-        (speak_otherwise, "not HTTP"),
-        (say_endless_headers, "not HTTP"),
-    ],
-)
-def test_what_failed_is_sent_again(quick: httpx.Client, receiver: Receiver, answer: Answer, error: str) -> None:
-    job_id = end_job(quick, receiver.expect(answer, say(500), say(200)))
-    eventually(lambda: delivery(quick, job_id)["error"], "the first try has failed")
-    found = wait_for(quick, job_id, "delivered")
-    calls = receiver.heard(job_id)
-    assert (found["tries"], found["error"], len(calls)) == (3, "the receiver answered 500", 3)
-    assert error in calls[1].told["data"]["webhook"]["error"]
-    assert all(call.is_signed() for call in calls)
-    assert "/elsewhere" not in {call.path for call in receiver.calls}
-    assert calls[0].sent < 10_000_000
+FAILURES: list[tuple[Answer, str]] = [
+    (say(500), "answered 500"),
+    (say(404), "answered 404"),
+    (say(302, Location="/elsewhere"), "redirects are not followed"),
+    (say(307, Location="/elsewhere"), "redirects are not followed"),
+    (say_nothing, "no answer within 1 s"),
+    (say_little_by_little, "no answer within 1 s"),
+    (die_in_the_middle, "the connection broke"),
+    (speak_otherwise, "not HTTP"),
+    (say_endless_headers, "not HTTP"),
+]
+
+
+def test_what_failed_is_sent_again(quick: httpx.Client) -> None:
+    """All at once, each to a receiver of its own."""
+    with ExitStack() as stack:
+        receivers = [stack.enter_context(receiving()) for _ in FAILURES]
+        ids = [
+            end_job(quick, receiver.expect(answer, say(500), say(200)))
+            for receiver, (answer, _) in zip(receivers, FAILURES, strict=True)
+        ]
+        for receiver, job_id, (_, error) in zip(receivers, ids, FAILURES, strict=True):
+            found = wait_for(quick, job_id, "delivered")
+            calls = receiver.heard(job_id)
+            assert (found["tries"], found["error"], len(calls)) == (3, "the receiver answered 500", 3), error
+            assert error in calls[1].told["data"]["webhook"]["error"]
+            assert all(call.is_signed() for call in calls)
+            assert "/elsewhere" not in {call.path for call in receiver.calls}
+            assert calls[0].sent < 10_000_000
 
 
 def test_a_receiver_that_is_away_is_asked_again(quick: httpx.Client) -> None:
@@ -401,16 +413,18 @@ def test_an_answer_is_not_read_to_its_end(quick: httpx.Client, receiver: Receive
     assert call.sent < 10_000_000  # what the buffers of the system hold
 
 
-@pytest.mark.parametrize("as_date", [False, True])
-def test_a_receiver_may_ask_for_a_pause(quick: httpx.Client, receiver: Receiver, as_date: bool) -> None:
-    def answer(handler: BaseHTTPRequestHandler, call: Call) -> None:
-        at = datetime.now(UTC) + timedelta(seconds=3)
-        say(503, Retry_After=format_datetime(at, usegmt=True) if as_date else "2")(handler, call)
+def test_a_receiver_may_ask_for_a_pause(quick: httpx.Client, receiver: Receiver) -> None:
+    """In seconds, or with a date."""
 
-    job_id = end_job(quick, receiver.expect(answer, say(200)))
-    wait_for(quick, job_id, "delivered")
-    first, second = receiver.heard(job_id)
-    assert second.began - first.ended > 1.9
+    def name_a_date(handler: BaseHTTPRequestHandler, call: Call) -> None:
+        at = datetime.now(UTC) + timedelta(seconds=3)
+        say(503, Retry_After=format_datetime(at, usegmt=True))(handler, call)
+
+    asking: list[Answer] = [say(503, Retry_After="2"), name_a_date]
+    for job_id in [end_job(quick, receiver.expect(answer, say(200))) for answer in asking]:
+        wait_for(quick, job_id, "delivered")
+        first, second = receiver.heard(job_id)
+        assert second.began - first.ended > 1.9
 
 
 @pytest.mark.parametrize(
@@ -532,24 +546,21 @@ def test_a_process_that_is_killed_while_it_sends_loses_nothing(
     assert len(receiver.heard(before)) == 1
 
 
-def test_over_tls_the_receiver_proves_its_name(tmp_path: Path, own_url: str, model_dir: Path) -> None:
-    (tmp_path / "foreign").mkdir()
-    good, foreign = make_certificate(tmp_path, "localhost"), make_certificate(tmp_path / "foreign", "localhost")
-    environment = {"DIGITS_REDIS_URL": own_url, "DIGITS_MODEL_DIR": str(model_dir), **PRIVATE, **QUICK}
+def test_over_tls_the_receiver_proves_its_name(
+    quick: httpx.Client, tmp_path: Path, certificate: tuple[Path, Path]
+) -> None:
     with (
-        receiving(good) as known,
-        receiving(foreign) as unknown,
-        running_api(tmp_path, SSL_CERT_FILE=str(good[0]), **environment) as api,
+        receiving(certificate) as known,
+        receiving(make_certificate(tmp_path, "localhost")) as unknown,
     ):
         known.host = unknown.host = "localhost"
-        job_id = end_job(api, known.expect(say(200)))
-        wait_for(api, job_id, "delivered")
+        job_id = end_job(quick, known.expect(say(200)))
+        wait_for(quick, job_id, "delivered")
         assert set(known.names) == {"localhost"}
         assert known.calls[0].is_signed()
         known.host = "127.0.0.1"  # a name that its certificate does not have
-        for url in (unknown.expect(say(200)), known.expect(say(200))):
-            job_id = end_job(api, url)
-            assert "certificate verify failed" in wait_for(api, job_id, "gave_up")["error"]
+        for job_id in [end_job(quick, receiver.expect(say(200))) for receiver in (unknown, known)]:
+            assert "certificate verify failed" in wait_for(quick, job_id, "gave_up")["error"]
         assert (len(known.calls), unknown.calls) == (1, [])
 
 
