@@ -81,7 +81,7 @@ LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
     "hosts": lambda app, settings: Hosts(app, settings.host.lower(), settings.allowed_hosts, settings.cors_origins),
     "prefix": lambda app, settings: Prefix(app, settings.root_path),
     "routing": lambda app, _: Routing(app),
-    "keys": lambda app, settings: Keys(app) if settings.keys_file else app,
+    "keys": lambda app, settings: Keys(app, has_proxy=settings.has_proxy) if settings.keys_file else app,
     "limits": lambda app, settings: Limits(app) if settings.limit_requests or settings.limit_images else app,
     "body limit": lambda app, _: BodyLimit(app),
     "unique keys": lambda app, _: UniqueKeys(app),

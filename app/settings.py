@@ -63,6 +63,11 @@ class ApiSettings(Settings):
     deadline_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     header_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0  # from a request's first byte to its last
 
+    @field_validator("host")
+    @classmethod
+    def _take_brackets(cls, host: str) -> str:
+        return host.removeprefix("[").removesuffix("]")
+
     @field_validator("root_path")
     @classmethod
     def _check_path(cls, path: str) -> str:
@@ -118,6 +123,11 @@ class ApiSettings(Settings):
         """The names of all settings in the environment."""
         fields = [f"{PREFIX}{name.upper()}" for name in cls.model_fields]
         return [*fields, _PROCESSES_BEFORE, URL, KEY]
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether the settings are those of a service behind a proxy."""
+        return bool(self.root_path or self.trusted_proxies or self.allowed_hosts)
 
     @property
     def processes(self) -> int:

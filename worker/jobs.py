@@ -316,7 +316,7 @@ _CONSTANTS = {
     "MAX_PER_RECEIVER": MAX_PER_RECEIVER,
 }
 _SCRIPT = "".join(f"local {name} = {value}\n" for name, value in _CONSTANTS.items()) + (
-    Path(__file__).with_name("jobs.lua").read_text()
+    Path(__file__).with_name("jobs.lua").read_text("utf-8")
 )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -115,7 +116,9 @@ class _Service:
 
         logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
         self._url = (url or make_url(ApiSettings())).rstrip("/")
-        key = os.environ.get(KEY)  # never an option: other users of the machine see those
+        key = os.environ.get(KEY, "").strip()  # never an option: other users of the machine see those
+        if not re.fullmatch(r"[!-~]*", key):
+            fail(f"{KEY}: should be a key as `digits keys add` shows it", code=2)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(timeout=ANSWER_SECONDS, follow_redirects=True, headers=headers)
 

@@ -1,19 +1,21 @@
 """The layer that asks for a key (RFC 6750)."""
 
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlencode
 
+from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.calls import get_call
-from app.errors import ForbiddenError, UnauthorizedError
+from app.errors import BadRequestError, ForbiddenError, UnauthorizedError
 from app.keys import KeyRing
 from app.scopes import COOKIE, LOCAL, find_scope
 from app.settings import is_loopback
 
 # What a proxy adds: the connection comes from this machine, the request does not.
-_FORWARDED = frozenset({b"x-forwarded-for", b"x-real-ip", b"forwarded"})
+_FORWARDED = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
 
 
 class Keys:
@@ -23,8 +25,9 @@ class Keys:
     opens a page without one is sent to the page that asks for it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, has_proxy: bool) -> None:
         self._app = app
+        self._has_proxy = has_proxy  # all that it passes on would come from this machine
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -35,7 +38,11 @@ class Keys:
         text = _read_key(scope)
         call.key = ring.find(text) if text else None
         needed = find_scope(call.route)
-        if needed is None or (call.key and call.key.may(needed)) or (call.route in LOCAL and _is_local(scope)):
+        if (
+            needed is None
+            or (call.key and call.key.may(needed))
+            or (call.route in LOCAL and not self._has_proxy and _is_local(scope))
+        ):
             await self._app(scope, receive, _make_private(send) if needed else send)
             return
         if text and not call.key:
@@ -60,24 +67,24 @@ class Keys:
 
 
 def _read_key(scope: Scope) -> str:
-    headers = dict(scope["headers"])
-    scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"bearer":  # another scheme is for a proxy
-        return str(value.strip().decode("latin-1"))
-    if b"x-api-key" in headers:
-        return str(headers[b"x-api-key"].strip().decode("latin-1"))
-    return read_cookie(headers.get(b"cookie", b""))
+    """The key of a request; empty if it has none.
 
-
-def read_cookie(header: bytes) -> str:
-    """The key in a ``Cookie`` header; empty if it has none."""
-    if COOKIE.encode() not in header:
-        return ""
-    try:
-        found = SimpleCookie(header.decode("latin-1")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    Raises:
+        BadRequestError: a header that holds one is there more than once: which one counts?
+    """
+    for header in (b"authorization", b"x-api-key"):
+        values = [str(value.decode("latin-1").strip()) for name, value in scope["headers"] if name == header]
+        if len(values) > 1:
+            name = header.decode().title()
+            raise BadRequestError(f"the request has {len(values)} {name} headers instead of one", field=name)
+        for value in values:
+            scheme, _, rest = value.partition(" ")
+            if header == b"x-api-key":
+                return value
+            if scheme.lower() == "bearer":  # another scheme is for a proxy
+                return rest.strip()
+    cookies = "; ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie")
+    return cookie_parser(cookies).get(COOKIE, "") if COOKIE in cookies else ""
 
 
 def _is_local(scope: Scope) -> bool:
@@ -106,10 +113,10 @@ def _make_private(send: Send) -> Send:
 
     async def send_private(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [
-                (name, value.replace(b"public", b"private") if name == b"cache-control" else value)
-                for name, value in message["headers"]
-            ]
+            rest = [(name, value) for name, value in message["headers"] if name != b"cache-control"]
+            said = [value for name, value in message["headers"] if name == b"cache-control"]
+            freshness = b", ".join(said).replace(b"public", b"private") or b"private, no-cache"
+            message["headers"] = [*rest, (b"cache-control", freshness)]
         await send(message)
 
     return send_private

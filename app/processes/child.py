@@ -46,6 +46,7 @@ class Child:
 
     def start(self) -> None:
         self.pass_lines()
+        self._close_output()
         self.process = subprocess.Popen(
             self.command,
             env={**os.environ, **self.environment},
@@ -122,6 +123,11 @@ class Child:
         self._kill_group()
         self.process.wait()
         self.pass_lines()
+        self._close_output()
+
+    def _close_output(self) -> None:
+        if self.process and self.process.stdout:
+            self.process.stdout.close()
 
     def _kill_group(self) -> None:
         assert self.process is not None

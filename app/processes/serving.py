@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import uvicorn
 
-from app.keys import read_keys
+from app.keys import KeysError, read_keys
 from app.memory import keep_freed_memory
 from app.processes import metrics_folder, supervise
 from app.processes.child import Child
@@ -238,6 +238,6 @@ if __name__ == "__main__":
     metrics_folder.use(Path(os.environ[metrics_folder.ENVIRONMENT]), int(sys.argv[1]))
     try:
         run(ApiSettings(), shared=True, announces=is_first)
-    except (AddressError, UnavailableDeviceError) as error:
+    except (AddressError, KeysError, UnavailableDeviceError) as error:
         logger.error("%s", error)
         raise SystemExit(1) from None

@@ -1,6 +1,7 @@
 """Who may do what: every route, without a key, with a wrong one, and with one of each scope."""
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -145,6 +146,7 @@ def test_head_needs_what_get_needs_and_a_path_that_is_none_needs_nothing(guarded
         {"Authorization": "bearer  {key}"},
         {"X-API-Key": "{key}"},
         {"Cookie": "lang=en; digits_key={key}"},
+        {"Cookie": 'pref={{"a":1}}; a=b c; flag; m@il=1;; path=/x; digits_key={key}'},  # of other applications
         {"Authorization": "Basic dTpw", "X-API-Key": "{key}"},  # a proxy's own
     ],
 )
@@ -172,6 +174,45 @@ def test_what_is_no_key_is_refused(guarded: Guarded, headers: dict[str, str]) ->
     key = guarded.keys["draw"]
     sent = {name: value.format(key=key, KEY=key.upper()) for name, value in headers.items()}
     assert guarded.client.get("/generate?arch=wgan", headers=sent).status_code == 401
+
+
+def test_two_keys_are_none(guarded: Guarded) -> None:
+    headers = [("Authorization", f"Bearer {guarded.keys[name]}") for name in ("draw", "admin")]
+    answer = guarded.client.get("/models", headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "Authorization")
+
+
+def test_no_cache_keeps_what_needed_a_key(guarded: Guarded) -> None:
+    for path in ("/models", "/jobs"):
+        assert guarded.ask("GET", path, guarded.keys["admin"]).headers["Cache-Control"] == "private, no-cache"
+
+
+def test_a_proxy_on_this_machine_does_not_open_the_metrics(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    add_key(file, "one", frozenset([Scope.ADMIN]))
+    environment = {"DIGITS_KEYS_FILE": str(file), "DIGITS_MODEL_DIR": str(tmp_path)}
+    with running_api(tmp_path, **environment) as api:
+        assert api.get("/metrics").status_code == 200
+        assert api.get("/metrics", headers={"Via": "1.1 proxy"}).status_code == 401
+    with running_api(tmp_path, DIGITS_ROOT_PATH="/digits", **environment) as api:
+        assert api.get("/metrics").status_code == 401
+
+
+def test_the_file_keeps_its_permissions_and_its_place(tmp_path: Path) -> None:
+    file, link = tmp_path / "keys.json", tmp_path / "link.json"
+    tmp_path.chmod(0o1777)
+    add_key(file, "one", frozenset([Scope.DRAW]))
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o640)
+    link.symlink_to(file)
+    add_key(link, "two", frozenset([Scope.DRAW]))
+    assert (file.stat().st_mode & 0o777, link.is_symlink(), len(read_keys(file))) == (0o640, True, 2)
+
+
+def test_a_pipe_is_no_file_of_keys(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys.json")
+    with pytest.raises(KeysError, match="is no file"):
+        KeyRing(tmp_path / "keys.json")
 
 
 def test_keys_come_and_go_while_the_service_runs(guarded: Guarded) -> None:
@@ -236,7 +277,8 @@ def test_nobody_logs_in_from_another_site(guarded: Guarded) -> None:
 def test_the_command_line_sends_its_key(guarded: Guarded, tmp_path: Path, store: JobStore) -> None:
     job, _ = store.create(TrainRequest.model_validate({"arch": "wgan"}))
     url = str(guarded.client.base_url)
-    for key, status, said in (("", 1, "this needs a key"), (guarded.keys["train"], 0, job.id)):
+    odd = ("ключ", 2, "DIGITS_KEY: should be a key")
+    for key, status, said in (("", 1, "this needs a key"), (guarded.keys["train"], 0, job.id), odd):
         with running(tmp_path, "jobs", "--url", url, DIGITS_KEY=key) as process:
             assert process.popen.wait(60) == status, process.output
             assert said in process.output

@@ -110,7 +110,7 @@ def test_a_better_version_does_not_displace_a_pinned_one(place: Place) -> None:
     [
         ({"version": 99}, "no version 99"),
         ({"version": 0}, "greater than or equal to 1"),
-        ({"version": "latest"}, "integer"),
+        ({"version": "latest"}, "number"),
         ({}, "required"),
         ({"version": 1, "arch": "wgan"}, "unknown parameter"),
     ],
