@@ -114,8 +114,8 @@ class Watched:
 
     def end(self) -> None:
         for child in (*self.sentinels, self.replica, self.primary):
-            if child.process and child.process.poll() is None:
-                child.process.send_signal(signal.SIGCONT)  # a test may have frozen it
+            if child.process:  # a test may have frozen or killed it
+                child.process.send_signal(signal.SIGCONT)
                 child.end()
 
 
