@@ -18,7 +18,7 @@ help: ## list the commands
 run: $(INSTALLED) ## set everything up and start the service on port 8000
 	$(VENV)/bin/digits up
 
-test: $(INSTALLED) ## set everything up and run every test (ten minutes on two cores)
+test: $(INSTALLED) ## set everything up and run every test (a quarter of an hour on two cores)
 	$(VENV)/bin/pytest
 
 unprotected: $(INSTALLED) ## run each fault test without the protection that it proves: all must fail
