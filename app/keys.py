@@ -192,27 +192,13 @@ def _changing(path: Path) -> Iterator[list[Key]]:
         fcntl.flock(folder, fcntl.LOCK_EX)
         keys = read_keys(path) if path.exists() else []
         yield keys
-        _write(path.resolve(), _File(keys=keys).model_dump_json(indent=2).encode() + b"\n")
+        # It keeps its permissions and, behind a link, its place; a new one is its owner's alone.
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+        files.replace(path.resolve(), _File(keys=keys).model_dump_json(indent=2).encode() + b"\n", mode)
     except OSError as error:
         raise KeysError(f"DIGITS_KEYS_FILE: cannot write {path}: {error.strerror}") from None
     finally:
         os.close(folder)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace the file in one step. It keeps its permissions; a new one is its owner's alone."""
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    files.sync(path.parent)
 
 
 def _hash(text: str) -> str:

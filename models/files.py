@@ -39,15 +39,15 @@ def is_passing(error: OSError) -> bool:
     return error.errno in _PASSING
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on the disk.
+def write(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a file and wait until it is on the disk. ``mode``: its permissions, if not those of its folder.
 
     Raises:
         OSError: it cannot be written, for example because the disk is full; a part may be left.
     """
     with path.open("wb") as file:
         with contextlib.suppress(OSError):  # as below
-            os.fchmod(file.fileno(), path.parent.stat().st_mode & _READ_AND_WRITE)
+            os.fchmod(file.fileno(), path.parent.stat().st_mode & _READ_AND_WRITE if mode is None else mode)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -65,15 +65,15 @@ def settle(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Replace a file in one step: write it under another name, then rename it.
+def replace(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Replace a file in one step: write it under another name, then rename it. ``mode`` as for :func:`write`.
 
     Raises:
         OSError: it cannot be written; the old file remains, and no part of the new one is left.
     """
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        write(temporary, data)
+        write(temporary, data, mode)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
