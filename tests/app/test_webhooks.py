@@ -455,26 +455,23 @@ def test_after_a_date_that_is_too_far_webhooks_are_sent_as_ever(quick: httpx.Cli
 
 
 def test_a_delivery_that_raises_ends_no_other(
-    store: JobStore,
-    valkey_url: str,
-    receiver: Receiver,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """This fails if what one delivery raises cancels the others."""
     monkeypatch.setattr(webhooks, "LOOK_SECONDS", 0.05)
     receivers = Receivers(allows_private=True)
-    ids = []
-    for url in (receiver.expect(say(503)), receiver.expect(say(200))):
-        webhook = {"url": url, "secret": SECRET}
-        ids.append(store.create(TrainRequest.model_validate({"arch": "wgan", "webhook": webhook}))[0].id)
 
     def fail(*_: float) -> float:
         raise RuntimeError("a fault")
 
     monkeypatch.setattr("random.uniform", fail)  # which only a try that has failed calls
 
-    async def run() -> None:
+    async def run(valkey_url: str) -> list[str]:
+        store = JobStore(connect_redis(valkey_url))
+        ids = []
+        for url in (receiver.expect(say(503)), receiver.expect(say(200))):
+            webhook = {"url": url, "secret": SECRET}
+            ids.append(store.create(TrainRequest.model_validate({"arch": "wgan", "webhook": webhook}))[0].id)
         queue = JobQueue(store, Publisher(valkey_url), receivers, 9, 0)
         sending = asyncio.create_task(webhooks.Courier(queue, receivers).run())
         for job_id in ids:
@@ -483,8 +480,10 @@ def test_a_delivery_that_raises_ends_no_other(
         assert not sending.done()
         sending.cancel()
         queue.publisher.close()
+        return ids
 
-    asyncio.run(run())
+    with running_valkey(tmp_path) as (_, url):
+        ids = asyncio.run(run(url))
     assert f"cannot deliver the webhook of job {ids[0]}" in caplog.text
 
 
