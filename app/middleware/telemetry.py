@@ -29,11 +29,12 @@ class Counting:
             return
         began = time.perf_counter()
         telemetry = self._telemetry or self._look_around(scope)
+        templates = self._templates
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                route = self._templates.get(get_call(scope).route, "")
-                arch = _find_arch(scope, route)
+                route = templates.get(get_call(scope).route, "")
+                arch = _find_arch(scope, route) if route else ""
                 seconds = time.perf_counter() - began
                 telemetry.count_request(route, scope["method"], message["status"], arch, seconds)
             await send(message)
@@ -49,8 +50,8 @@ class Counting:
 
 
 def _find_arch(scope: Scope, route: str) -> str:
-    """The architecture in the query or the path of a request; empty if there is none."""
+    """The architecture in the query or the path of a request to a route; empty if there is none."""
     if in_query := _IN_QUERY.search(scope["query_string"]):
-        return in_query[1].decode() if route else ""
+        return in_query[1].decode()
     in_path = _IN_PATH.search(scope["path"]) if "{arch}" in route else None
     return in_path[1] if in_path else ""
