@@ -10,7 +10,7 @@ import os
 import time
 from bisect import bisect_left
 from collections import Counter as Count
-from dataclasses import dataclass, field
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -41,36 +41,29 @@ _gauge = partial(Gauge, registry=None, multiprocess_mode="livesum")  # the sum o
 Labels = tuple[str, str, int, str]  # route, method, status, architecture
 
 
-@dataclass
-class _Tally:
-    """What was observed within ``SETTLE_SECONDS``."""
+class _Histogram(Histogram):
+    """It takes many values at once: one by one, those of a small picture would take 2 % of its time."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(_SECONDS) + 1))  # for each bucket
-    sum: float = 0.0
-
-
-class _Latencies(Histogram):
-    """A histogram that takes many values at once: one by one, they would take 2 % of the time of a small picture."""
-
-    def add(self, tally: _Tally) -> None:
-        for bucket, count in zip(self._buckets, tally.counts, strict=True):
-            if count:
-                bucket.inc(count)
-        self._sum.inc(tally.sum)
+    def add(self, values: list[float]) -> None:
+        bounds: list[float] = self._upper_bounds
+        for index, count in Count(bisect_left(bounds, value) for value in values).items():
+            self._buckets[index].inc(count)
+        self._sum.inc(sum(values))
 
 
 class Telemetry:
-    """The metrics of this process. Thread-safe, but for :meth:`count_request`, which is for the event loop."""
+    """The metrics of this process. All but :meth:`count_pass` is for the event loop alone."""
 
     def __init__(self) -> None:
-        self._requests = _Latencies(
+        self._seconds: dict[Labels, list[float]] = {}  # of the requests that are still to be counted
+        self._drawn: deque[tuple[str, int]] = deque()  # the passes: their architecture, and how many images
+        self._requests = _Histogram(
             "digits_http_request_duration_seconds",
             "From a request until its answer begins. Its count is the number of requests.",
             ("route", "method", "status", "arch"),
             buckets=_SECONDS,
             registry=None,
         )
-        self._tallies: dict[Labels, _Tally] = {}
         refusals = _count("digits_http_refusals_total", "Answers to what never became a request.", ("status",))
         self.refusals = {status: refusals.labels(status) for status in _REFUSALS}
         self.connections = _gauge("digits_http_connections", "Open connections.")
@@ -78,7 +71,7 @@ class Telemetry:
             "digits_http_connections_crowded_out_total",
             "Connections that were closed or refused because all places were taken.",
         )
-        self._passes = Histogram(
+        self._passes = _Histogram(
             "digits_engine_pass_images", "Images of a pass of the engine.", buckets=_IMAGES, registry=None
         )
         images = _count("digits_images_drawn_total", "Images that generators have drawn.", ("arch",))
@@ -98,28 +91,31 @@ class Telemetry:
 
     def count_request(self, route: str, method: str, status: int, arch: str, seconds: float) -> None:
         """Count a request whose answer begins now. ``route`` and ``arch``: of a bounded set, empty for none."""
-        if not self._tallies:
+        if not self._seconds:
             asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle)
-        tally = self._tallies.get((route, method, status, arch))
-        if tally is None:
-            labels = (route, method if method in _METHODS else _OTHER, status, arch)
-            tally = self._tallies.setdefault(labels, _Tally())
-        tally.counts[bisect_left(_SECONDS, seconds)] += 1
-        tally.sum += seconds
-
-    def _settle(self) -> None:
-        """Put the counted requests where every process sees them."""
-        tallies, self._tallies = self._tallies, {}
-        for (route, *others), tally in tallies.items():
-            self._requests.labels(route or _OTHER, *others).add(tally)
+        labels = (route, method, status, arch)
+        if labels not in self._seconds:
+            labels = (route or _OTHER, method if method in _METHODS else _OTHER, status, arch)
+            self._seconds.setdefault(labels, [])
+        self._seconds[labels].append(seconds)
 
     def count_pass(self, arch: str, images: int) -> None:
-        """Count the images of a pass that has been drawn."""
-        self._passes.observe(images)
-        self._images[arch].inc(images)
+        """Count the images of a pass that has been drawn. For any thread."""
+        self._drawn.append((arch, images))
+
+    def _settle(self) -> None:
+        """Put what was counted where every process sees it."""
+        requests, self._seconds = self._seconds, {}
+        for labels, seconds in requests.items():
+            self._requests.labels(*labels).add(seconds)
+        passes = [self._drawn.popleft() for _ in range(len(self._drawn))]
+        self._passes.add([images for _, images in passes])
+        for arch in {arch for arch, _ in passes}:
+            self._images[arch].inc(sum(images for one, images in passes if one == arch))
 
     def look(self, engine: Engine, generators: Generators, feeds: Feeds | None) -> None:
-        """Note what changes by itself."""
+        """Note what changes by itself, and the passes of no request."""
+        self._settle()
         requests, images = engine.count_waiting()
         self._waiting_requests.set(requests)
         self._waiting_images.set(images)
