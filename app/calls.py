@@ -48,6 +48,7 @@ class Call:
     client: str = ""  # its address
     parent: bytes = b""  # what it sent as traceparent
     route: str = ""  # the name of its route; empty if there is none
+    template: str = ""  # the path of that route, with the names of its parameters
     key: Key | None = None  # None: it came without one
     policy: bytes = DATA_POLICY  # Content-Security-Policy of the answer; a page sets its own
     rest: tuple[tuple[bytes, bytes], ...] = ()  # headers that say what is left of the limits of its owner

@@ -31,7 +31,6 @@ from app.middleware.access_log import AccessLog
 from app.middleware.body_limit import BodyLimit
 from app.middleware.calls import Calls
 from app.middleware.cors import make_cors
-from app.middleware.headers import Headers
 from app.middleware.hosts import Hosts
 from app.middleware.keys import Keys
 from app.middleware.limits import Limits
@@ -39,7 +38,6 @@ from app.middleware.methods import Methods
 from app.middleware.prefix import Prefix
 from app.middleware.problems import Problems
 from app.middleware.routing import Routing
-from app.middleware.telemetry import Counting
 from app.middleware.unique_keys import UniqueKeys
 from app.routes import (
     comparisons,
@@ -72,10 +70,8 @@ REFRESH_SECONDS = 1.0  # between two reads of the model directory
 
 # Around every route, outermost first.
 LAYERS: dict[str, Callable[[ASGIApp, ApiSettings], ASGIApp]] = {
-    "calls": lambda app, _: Calls(app),
+    "calls": lambda app, settings: Calls(app, is_shared=bool(settings.cors_origins)),
     "access log": lambda app, settings: AccessLog(app) if settings.access_log else app,
-    "telemetry": lambda app, _: Counting(app),
-    "headers": lambda app, settings: Headers(app, is_shared=bool(settings.cors_origins)),
     "cors": lambda app, settings: make_cors(app, settings.cors_origins) if settings.cors_origins else app,
     "problems": lambda app, _: Problems(app),
     "hosts": lambda app, settings: Hosts(app, settings.host.lower(), settings.allowed_hosts, settings.cors_origins),

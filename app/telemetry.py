@@ -7,10 +7,11 @@ Must not know of Redis: what the jobs do is told at the time of a scrape, by ``a
 import asyncio
 import contextlib
 import os
+import re
 import time
 from bisect import bisect_left
 from collections import Counter as Count
-from collections import deque
+from collections import defaultdict, deque
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +39,9 @@ _REFUSALS = (400, 408, 414, 431, 503)  # of app.processes.protocol
 _count = partial(Counter, registry=None)  # in no registry: MultiProcessCollector reads the files
 _gauge = partial(Gauge, registry=None, multiprocess_mode="livesum")  # the sum over the processes that are alive
 
-Labels = tuple[str, str, int, str]  # route, method, status, architecture
+_ARCH = "|".join(ARCHS)
+_IN_QUERY = re.compile(rf"(?:^|&)arch=({_ARCH})(?:&|$)".encode())
+_IN_PATH = re.compile(rf"/({_ARCH})(?:/|$)")
 
 
 class _Histogram(Histogram):
@@ -55,8 +58,9 @@ class Telemetry:
     """The metrics of this process. All but :meth:`count_pass` is for the event loop alone."""
 
     def __init__(self) -> None:
-        self._seconds: dict[Labels, list[float]] = {}  # of the requests that are still to be counted
-        self._drawn: deque[tuple[str, int]] = deque()  # the passes: their architecture, and how many images
+        # What is still to be counted: what was told of requests, and of passes.
+        self._answered: list[tuple[str, str, int, str, bytes, float]] = []
+        self._drawn: deque[tuple[str, int]] = deque()
         self._requests = _Histogram(
             "digits_http_request_duration_seconds",
             "From a request until its answer begins. Its count is the number of requests.",
@@ -89,15 +93,11 @@ class Telemetry:
         self._cpu = _count("digits_api_cpu_seconds_total", "CPU time of the API processes, user and system.")
         self._cpu_until_now = 0.0
 
-    def count_request(self, route: str, method: str, status: int, arch: str, seconds: float) -> None:
-        """Count a request whose answer begins now. ``route`` and ``arch``: of a bounded set, empty for none."""
-        if not self._seconds:
+    def count_request(self, route: str, method: str, status: int, path: str, query: bytes, seconds: float) -> None:
+        """Count a request whose answer begins now. ``route``: the template of its path; empty if there is none."""
+        if not self._answered:
             asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle)
-        labels = (route, method, status, arch)
-        if labels not in self._seconds:
-            labels = (route or _OTHER, method if method in _METHODS else _OTHER, status, arch)
-            self._seconds.setdefault(labels, [])
-        self._seconds[labels].append(seconds)
+        self._answered.append((route, method, status, path, query, seconds))
 
     def count_pass(self, arch: str, images: int) -> None:
         """Count the images of a pass that has been drawn. For any thread."""
@@ -105,9 +105,13 @@ class Telemetry:
 
     def _settle(self) -> None:
         """Put what was counted where every process sees it."""
-        requests, self._seconds = self._seconds, {}
-        for labels, seconds in requests.items():
-            self._requests.labels(*labels).add(seconds)
+        answered, self._answered = self._answered, []
+        by_labels = defaultdict(list)
+        for route, method, status, path, query, seconds in answered:
+            known = method if method in _METHODS else _OTHER  # a client could make up any
+            by_labels[route or _OTHER, known, status, _find_arch(route, path, query)].append(seconds)
+        for labels, values in by_labels.items():
+            self._requests.labels(*labels).add(values)
         passes = [self._drawn.popleft() for _ in range(len(self._drawn))]
         self._passes.add([images for _, images in passes])
         for arch in {arch for arch, _ in passes}:
@@ -146,6 +150,14 @@ def render(accept: str, families: Collector) -> tuple[bytes, str]:
     registry.register(families)
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
+
+
+def _find_arch(route: str, path: str, query: bytes) -> str:
+    """The architecture that a request to a route names; empty if it names none."""
+    if route and (in_query := _IN_QUERY.search(query)):
+        return in_query[1].decode()
+    in_path = _IN_PATH.search(path) if "{arch}" in route else None
+    return in_path[1] if in_path else ""
 
 
 def _read_memory() -> int:

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.access import REFUSAL, log_answer
 from app.calls import DATA_POLICY, REQUEST_ID, make_request_id
 from app.errors import Problem
-from app.middleware.headers import CONTENT_POLICY, FIXED
+from app.middleware.calls import CONTENT_POLICY, FIXED
 from app.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
