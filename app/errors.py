@@ -44,7 +44,7 @@ from app.upkeep import NeededError, UnwritableError
 from app.waiting import TooLateError
 from models.mnist import DatasetError
 from worker.connections import SILENT, explain
-from worker.jobs import KeyReusedError, TooManyOwnedError, TooManyQueuedError
+from worker.jobs import KeyReusedError, NotOwnedError, TooManyOwnedError, TooManyQueuedError
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +221,10 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Response]] = {
     ClientDisconnect: _answer_nobody,
     KeyReusedError: lambda error: _translate_http(
         UnprocessableError("this key was used before with another body; use a new key", field="Idempotency-Key")
+    ),
+    NotOwnedError: lambda _: Problem(
+        HTTPStatus.FORBIDDEN,
+        "another key has queued this job: only that key, or one with the scope admin, may cancel it",
     ),
     TooManyQueuedError: lambda _: Problem(
         HTTPStatus.TOO_MANY_REQUESTS,

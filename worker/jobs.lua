@@ -232,10 +232,11 @@ function change.lose(id, holder)
   return 1
 end
 
--- Returns the record. keep: 1 to publish the finished epochs. A job that has none in the queue ends at once.
--- To keep them cannot be asked for after a cancellation without it.
-function change.cancel(id, keep)
+-- Returns the record, or 'others' if the job has another owner ('': anyone may). keep: 1 to publish the finished epochs.
+-- A job that has none in the queue ends at once. To keep them cannot be asked for after a cancellation without it.
+function change.cancel(id, keep, owner)
   local state, publishing, requested, kept, finished = get(id, 'state', 'publishing', 'cancel_requested', 'keep', 'd_loss')
+  if state and owner ~= '' and get(id, 'owner') ~= owner then return 'others' end
   keep = keep == '1' and (kept or not requested)
   if state == 'queued' and not publishing and not (keep and finished) then
     finish(id, 'canceled')

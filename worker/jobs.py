@@ -115,6 +115,10 @@ class TooManyQueuedError(Exception):
     """As many jobs are queued as may be; cancel some, or try again later."""
 
 
+class NotOwnedError(Exception):
+    """The job is somebody else's."""
+
+
 class TooManyOwnedError(Exception):
     """The sender has as many jobs as it may have; cancel one, or wait until one has ended."""
 
@@ -552,13 +556,18 @@ class JobStore:
         """Record that the job's process has died. False if the job was not running for ``holder``."""
         return bool(self._change("lose", job_id, holder))
 
-    def cancel(self, job_id: str, *, keep: bool = False) -> Job | None:
+    def cancel(self, job_id: str, *, keep: bool = False, owner: str = "") -> Job | None:
         """Cancel a queued job at once, or ask a running one to stop; return the job, None if unknown.
 
         To ``keep`` publishes its finished epochs; a queued job that has some then waits for a worker. A job
-        that has ended does not change.
+        that has ended does not change. ``owner``: who asks, if only the own jobs may be canceled.
+
+        Raises:
+            NotOwnedError: the job is not that owner's.
         """
-        record = self._change_now("cancel", job_id, int(keep))
+        record = self._change_now("cancel", job_id, int(keep), owner)
+        if record == "others":
+            raise NotOwnedError
         return _read_job(job_id, _to_dict(record)) if record else None
 
     def reconcile(self, waiting: int, *, at_once: bool = False) -> list[str]:

@@ -17,6 +17,7 @@ from app.calls import get_call
 from app.dependencies import ANSWER_SECONDS, JobQueue, JobQueueDep
 from app.errors import REDIS_AWAY, ConflictError, NotFoundError, UnavailableError, UnprocessableError
 from app.events import Feed
+from app.keys import Scope
 from app.openapi import EVENT, Described, describe_headers, describe_problems
 from app.routes.classes import JsonRoute
 from worker.jobs import MAX_EVENTS, Event, Job, JobState, Sender, TrainRequest
@@ -142,14 +143,18 @@ class CancelQuery(BaseModel):
     responses={202: {"model": Job, "description": "asked to stop"}, **describe_problems(404, 409, 503)},
 )
 async def cancel_job(
-    job_id: str, query: Annotated[CancelQuery, Query()], queue: JobQueueDep, response: Response
+    job_id: str, query: Annotated[CancelQuery, Query()], queue: JobQueueDep, request: Request, response: Response
 ) -> Job:
     """Cancel a job. A queued job is canceled at once (200); a running job is asked to stop (202).
 
     With ``keep``, the worker publishes the finished epochs as a version, which the canceled job names; if no
-    epoch is finished, none. A queued job that has finished epochs waits for a worker then (202).
+    epoch is finished, none. A queued job that has finished epochs waits for a worker then (202). A key without
+    ``admin`` cancels only the jobs that it has queued.
     """
-    job = _require_known(await queue.ask(partial(queue.jobs.cancel, keep=query.keep), job_id), job_id)
+    call = get_call(request.scope)
+    owner = call.owner if call.key and not call.key.may(Scope.ADMIN) else ""
+    cancel = partial(queue.jobs.cancel, keep=query.keep, owner=owner)
+    job = _require_known(await queue.ask(cancel, job_id), job_id)
     if job.state in (JobState.SUCCEEDED, JobState.FAILED):
         raise ConflictError(f"the job has {job.state.value} already")
     if query.keep and not job.keep and job.ended_at is None:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from app.keys import Scope, add_key
 from tests.processes import eventually, running_api, running_valkey
-from worker.jobs import JobState, JobStore
+from worker.jobs import JobState, JobStore, TrainRequest
 
 DIGIT = "/generate?arch=wgan&n=1"
 
@@ -126,6 +127,30 @@ def test_a_client_has_so_many_jobs_at_a_time(tmp_path: Path, valkey_url: str, st
         store.finish(claim, JobState.SUCCEEDED)
         assert train(one, "c").status_code == 202
         assert "owner" not in theirs.json()
+
+
+def test_a_key_cancels_its_own_jobs_and_admin_all(tmp_path: Path, valkey_url: str, store: JobStore) -> None:
+    file = tmp_path / "keys.json"
+    scopes = {"one": Scope.TRAIN, "other": Scope.TRAIN, "admin": Scope.ADMIN}
+    keys = {name: add_key(file, name, frozenset([scope])) for name, scope in scopes.items()}
+    environment = {"DIGITS_KEYS_FILE": str(file), "DIGITS_MODEL_DIR": str(tmp_path), "DIGITS_REDIS_URL": valkey_url}
+    earlier, _ = store.create(TrainRequest.model_validate({"arch": "wgan"}))  # before there were keys
+    with running_api(tmp_path, **environment) as client:
+
+        def call(method: str, path: str, name: str, **options: Any) -> httpx.Response:
+            return client.request(method, path, headers={"X-API-Key": keys[name]}, **options)
+
+        first, second = (call("POST", "/train", "one", json={"arch": "wgan"}).json()["id"] for _ in range(2))
+        for job_id in (first, earlier.id):
+            refused = call("DELETE", f"/jobs/{job_id}", "other")
+            assert refused.status_code == 403
+            assert "another key has queued this job" in refused.json()["detail"]
+            assert call("GET", f"/jobs/{job_id}", "other").json()["state"] == "queued"
+        assert call("DELETE", f"/jobs/{first}", "one").json()["state"] == "canceled"
+        assert call("DELETE", f"/jobs/{first}", "other").status_code == 403
+        assert call("DELETE", "/jobs/nothing", "other").status_code == 404
+        for job_id in (second, earlier.id):
+            assert call("DELETE", f"/jobs/{job_id}", "admin").json()["state"] == "canceled"
 
 
 def test_without_redis_each_process_counts_on_its_own(tmp_path: Path) -> None:
