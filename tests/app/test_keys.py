@@ -238,6 +238,8 @@ def test_a_browser_logs_in_and_out(guarded: Guarded) -> None:
     html = {"Accept": "text/html,*/*;q=0.8"}
     sent_away = guarded.client.get("/compare?seed=3", headers=html)
     assert (sent_away.status_code, sent_away.headers["Location"]) == (303, "/login?next=%2Fcompare%3Fseed%3D3")
+    linked = guarded.client.get('/compare?seed=3&x="', headers=html | {"Sec-Fetch-Site": "cross-site"})
+    assert 'content="0; url=/compare?seed=3&amp;x=%22"' in linked.text
     form = guarded.client.get(sent_away.headers["Location"])
     assert 'name="next" value="/compare?seed=3"' in form.text
     wrong = guarded.client.post("/login", data={"key": guarded.keys[WRONG], "next": "/compare"})

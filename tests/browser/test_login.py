@@ -49,6 +49,20 @@ def test_a_visitor_logs_in_draws_and_logs_out(guarded: tuple[Visitor, str]) -> N
     expect(page).to_have_url(re.compile(r"/login\?next="))
 
 
+def test_a_link_from_another_site_needs_no_other_login(guarded: tuple[Visitor, str]) -> None:
+    """The cookie is not sent with the first request: it comes from the other site."""
+    visitor, key = guarded
+    page = visitor.open("")
+    page.get_by_label("Key").fill(key)
+    page.get_by_role("button", name="Log in").click()
+    here = page.url
+    expect(page.locator("header")).to_contain_text("Logged in as class-3b")
+    page.goto(f"data:text/html,<a href='{here}compare?seed=3'>digits</a>")
+    page.get_by_role("link").click()
+    expect(page).to_have_url(f"{here}compare?seed=3")
+    expect(page.locator("header")).to_contain_text("Logged in as class-3b")
+
+
 def test_a_key_that_is_revoked_is_told(guarded: tuple[Visitor, str], keys_file: Path) -> None:
     visitor, key = guarded
     page = visitor.open("?seed=3&n=4")
