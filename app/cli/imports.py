@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.audit import audit_command
 from app.cli.console import ArchOption, err, fail, out
 from worker.settings import Settings
 
@@ -48,6 +49,7 @@ def import_networks(
         fail(str(error))
     except OSError as error:
         fail(f"cannot publish to {settings.model_dir}: {error}")
+    audit_command("import", arch=arch, version=manifest.version, file=str(generator))
     folder = settings.model_dir / arch / str(manifest.version)
     out.print(f"imported {generator} as {arch} version {manifest.version} in {folder}", soft_wrap=True)
 
@@ -75,5 +77,6 @@ def import_samples(
         fail(str(error))
     except OSError as error:
         fail(f"cannot publish to {settings.model_dir}: {error}")
+    audit_command("import-samples", arch=arch, version=manifest.version, file=str(samples))
     shown = f"the weights of version {folder.name} and the images of {manifest.epochs} epochs"
     out.print(f"imported {samples} as {arch} version {manifest.version}: {shown}", soft_wrap=True)

@@ -69,6 +69,7 @@ def test_an_import_is_measured_listed_and_gets_samples(tmp_path: Path, foreign: 
     folder = tmp_path / "models" / "vanilla" / str(NEXT["vanilla"])
     manifest, _ = versions.read_generator(folder)
     assert f"as vanilla version {manifest.version} in {folder}" in made.stdout
+    assert f"arch=vanilla version={manifest.version} file={files[0]}" in made.stderr  # the audit log
     assert manifest.latents == "normal"
     assert manifest.metrics.keys() == manifest.floors.keys()
     assert manifest.metrics["fid"] > 100  # it was never trained
@@ -78,6 +79,7 @@ def test_an_import_is_measured_listed_and_gets_samples(tmp_path: Path, foreign: 
     (tmp_path / "list.pkl").write_bytes(pickle.dumps(epochs))
     again = digits(tmp_path, "import-samples", str(tmp_path / "list.pkl"), "--arch", "vanilla")
     assert again.returncode == 0, again.stderr
+    assert f"arch=vanilla version={manifest.version + 1} file={tmp_path / 'list.pkl'}" in again.stderr
     assert f"as vanilla version {manifest.version + 1}: the weights of version {manifest.version}" in again.stdout
 
     output = tmp_path / "samples.png"
