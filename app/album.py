@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.generators import Entry, NotNowError, UnknownVersionError
+from app.entries import Entry, NotNowError, UnknownVersionError
 from app.rendering import Images
 from models import mnist, versions
 from models.manifest import SAMPLES, InvalidVersionError

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from app.generators import Entry, Generators
+from app.entries import Entry
+from app.generators import Generators
 from models import versions
 from models.archs import ARCHS
 from models.manifest import InvalidVersionError, Manifest

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from app.generators import NotNowError
+from app.entries import NotNowError
 
 DRAWN = {"epoch", "d_loss", "g_loss", "d_real", "d_fake"}  # what a record must have
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.archives import ARCHIVES, TEST, TRAIN, Archive
 from app.engine import Engine, EngineBusyError
-from app.generators import LoadedVersion
+from app.entries import LoadedVersion
 from app.orders import MIN_CONFIDENCE
 from app.rendering import Images
 from app.waiting import TooLateError

@@ -36,7 +36,7 @@ from starlette.requests import ClientDisconnect
 
 from app.datasets import RETRY_SECONDS, TooManySetsError
 from app.engine import EngineBusyError
-from app.generators import NotNowError, UnknownVersionError
+from app.entries import NotNowError, UnknownVersionError
 from app.rendering import ImpossiblePictureError
 from app.studio import RETRY_SECONDS as STUDIO_SECONDS
 from app.studio import StudioBusyError

@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from app.dependencies import JobQueue, Resources
+from app.entries import Entry
 from app.errors import UnavailableError
-from app.generators import Entry
 from models.archs import ARCHS
 from worker.jobs import Job, JobState, Survey
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from app.generators import Generators, LoadedVersion
+from app.entries import LoadedVersion
+from app.generators import Generators
 from models import files, seed_index
 from models.inference import BATCH
 from models.manifest import Manifest

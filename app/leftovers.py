@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import upkeep
-from app.generators import Entry, Generators, Source
+from app.entries import Entry, Source
+from app.generators import Generators
 from models import removal
 from models.archs import ARCHS
 from worker import saved

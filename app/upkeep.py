@@ -8,7 +8,8 @@ processes within a second.
 import contextlib
 from collections.abc import Iterator
 
-from app.generators import Entry, Generators, Source, UnknownVersionError
+from app.entries import Entry, Source, UnknownVersionError
+from app.generators import Generators
 from models import choices, files, publishing, removal, versions
 
 

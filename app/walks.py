@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from app.generators import LoadedVersion
+from app.entries import LoadedVersion
 from app.rendering import Images
 from models import sampling, seeds
 

@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from app.datasets import Exporter, LargeDatasetOrder
 from app.engine import Engine
-from app.generators import LoadedVersion
+from app.entries import LoadedVersion
 from models import classifier, metrics, mnist, readers, versions
 from models.archs import ARCHS
 from models.inference import BATCH, Inference

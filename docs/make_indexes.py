@@ -5,7 +5,7 @@
 
 import torch
 
-from app.generators import LoadedVersion
+from app.entries import LoadedVersion
 from models import seed_index, versions
 from models.inference import BATCH, Inference
 

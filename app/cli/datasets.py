@@ -17,7 +17,7 @@ from models import seeds
 
 if TYPE_CHECKING:
     from app.datasets import LargeDatasetOrder, Part
-    from app.generators import LoadedVersion
+    from app.entries import LoadedVersion
 
 commands = typer.Typer()
 

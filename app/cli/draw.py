@@ -11,7 +11,8 @@ from app.cli.versions import get_version, load_generators, open_engine
 from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from app.generators import Generators, LoadedVersion
+    from app.entries import LoadedVersion
+    from app.generators import Generators
     from app.orders import LargeOrder
 
 commands = typer.Typer()

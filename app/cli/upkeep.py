@@ -47,7 +47,7 @@ def delete(
 ) -> None:
     """Remove a version from the model directory, for ever. Its number is never given again."""
     from app import upkeep
-    from app.generators import Source, UnknownVersionError
+    from app.entries import Source, UnknownVersionError
 
     generators = load_generators()
     with contextlib.suppress(UnknownVersionError):  # which is told below
@@ -160,7 +160,7 @@ def _explaining() -> Iterator[None]:
     """End the command with the reason why something is not possible."""
     from redis.exceptions import RedisError
 
-    from app.generators import UnknownVersionError
+    from app.entries import UnknownVersionError
     from app.upkeep import NeededError, ShippedError, UnwritableError
     from worker.connections import explain
 

@@ -15,7 +15,8 @@ from worker.settings import Settings
 
 if TYPE_CHECKING:
     from app.engine import Engine
-    from app.generators import Generators, LoadedVersion
+    from app.entries import LoadedVersion
+    from app.generators import Generators
 
 commands = typer.Typer()
 
@@ -117,7 +118,7 @@ def load_generators() -> "Generators":
 
 def get_version(generators: "Generators", arch: str, version: str | None) -> "LoadedVersion":
     """A version that can draw."""
-    from app.generators import UnknownVersionError
+    from app.entries import UnknownVersionError
 
     try:
         return generators.get(arch, version)

@@ -39,7 +39,7 @@ READ_SECONDS = 60  # that a client may read nothing of its answer before its con
 # The address to ask if the service listens on all.
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104
 
-_ALIKE = ("app.generators", "worker.reconciler")  # what all processes see alike, only one of them logs
+_ALIKE = ("app.entries", "app.generators", "worker.reconciler")  # what all processes see alike, only one of them logs
 
 _NO_ADDRESS = "this machine has no such address: set DIGITS_HOST"
 _MEANINGS = {

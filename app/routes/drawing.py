@@ -9,7 +9,8 @@ from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
 from app.dependencies import GeneratorsDep
-from app.generators import Entry, Generators, UnknownVersionError
+from app.entries import Entry, UnknownVersionError
+from app.generators import Generators
 from app.orders import DEFAULT_N, MAX_N, MAX_TEXT, Order
 from app.rendering import measure_grid
 from app.views import Strings, Visit

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from app.caching import choose_freshness, make_etag, matches
 from app.calls import get_call
 from app.dependencies import Resources, get_resources
+from app.entries import LoadedVersion
 from app.errors import NotAcceptableError, UnprocessableError
-from app.generators import LoadedVersion
 from app.middleware.methods import IS_HEAD
 from app.openapi import Described, describe_headers, describe_pictures, describe_problems
 from app.orders import Order

@@ -13,8 +13,8 @@ from app.album import Album
 from app.caching import choose_freshness
 from app.curves import draw_curves, keep_complete
 from app.dependencies import ResourcesDep
+from app.entries import Entry
 from app.errors import NotFoundError, UnprocessableError
-from app.generators import Entry
 from app.openapi import BY_VERSION, EPOCHS, describe_cached, describe_problems
 from app.rendering import encode_grid, make_grid, measure_grid, require_possible
 from app.routes.answers import PNG, SVG, WEBP, Answering, AnsweringDep, PictureQuery

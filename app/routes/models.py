@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from app import upkeep
 from app.audit import audit
 from app.dependencies import GeneratorsDep
+from app.entries import Entry, EntryState, Source, UnknownVersionError
 from app.errors import NotFoundError, UnprocessableError
-from app.generators import Entry, EntryState, Generators, Source, UnknownVersionError
+from app.generators import Generators
 from app.openapi import describe_problems
 from app.routes.classes import MAX_NUMBER, JsonRoute
 from models.archs import ARCHS

@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from app import comparison
 from app.dependencies import GeneratorsDep, JobQueue, ResourcesDep
+from app.entries import UnknownVersionError
 from app.errors import UnavailableError
-from app.generators import UnknownVersionError
 from app.routes.drawing import DEFAULT_ARCH
 from app.views import Visit
 from models import classifier, seeds

@@ -10,9 +10,10 @@ from fastapi import APIRouter, Query, Response
 from app.album import Album
 from app.curves import draw_curves, keep_complete
 from app.dependencies import JobQueueDep, ResourcesDep
+from app.entries import Entry, UnknownVersionError
 from app.epochs import decode_picture, list_pictures, list_records
 from app.errors import NotFoundError
-from app.generators import Entry, Generators, UnknownVersionError
+from app.generators import Generators
 from app.openapi import describe_cached, describe_problems
 from app.rendering import Images, encode_grid
 from app.routes.answers import PNG, SVG, Answering, AnsweringDep

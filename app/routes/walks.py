@@ -9,7 +9,7 @@ from pydantic import Field
 from app import animations
 from app.caching import choose_freshness
 from app.dependencies import ResourcesDep
-from app.generators import LoadedVersion
+from app.entries import LoadedVersion
 from app.openapi import BY_VERSION, Described, describe_cached, describe_problems
 from app.rendering import Images, describe, encode_grid, make_grid, measure_grid, require_possible
 from app.routes.answers import PNG, WEBP, Answering, AnsweringDep, PictureQuery, Seed

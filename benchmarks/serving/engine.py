@@ -29,7 +29,8 @@ import torch
 from compare import CONTENDERS, load, started
 from torch.utils.flop_counter import FlopCounterMode
 
-from app.generators import Generators, LoadedVersion
+from app.entries import LoadedVersion
+from app.generators import Generators
 from app.memory import keep_freed_memory
 from app.rendering import Encoder
 from models import sampling, versions

@@ -21,7 +21,7 @@ from app import datasets
 from app.archives import TEST, TRAIN
 from app.datasets import BLOCK, SLOT, DatasetOrder, Exporter, LargeDatasetOrder, Part, TooManySetsError, plan_blocks
 from app.engine import Engine, EngineBusyError
-from app.generators import LoadedVersion
+from app.entries import LoadedVersion
 from models import mnist, readers, versions
 from models.inference import Inference
 from models.seed_index import TooFewError

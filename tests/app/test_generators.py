@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from app.generators import Entry, Generators, NotNowError, Source, UnknownVersionError
+from app.entries import Entry, NotNowError, Source, UnknownVersionError
+from app.generators import Generators
 from models import choices, classifier, files, publishing, versions
 from models.archs import ARCHS
 from models.manifest import GENERATOR, MANIFEST

@@ -244,7 +244,7 @@ def test_curves_that_find_no_folder_for_fonts_say_so() -> None:
 import os, tempfile
 os.environ["MPLCONFIGDIR"] = tempfile.tempdir = "/proc/none"
 from app import curves
-from app.generators import NotNowError
+from app.entries import NotNowError
 try:
     curves.draw_curves("", {}, [])
 except NotNowError as error:

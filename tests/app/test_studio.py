@@ -11,7 +11,8 @@ import torch
 from app import album as album_module
 from app import studio as studio_module
 from app.album import Album
-from app.generators import Entry, Generators, NotNowError, UnknownVersionError
+from app.entries import Entry, NotNowError, UnknownVersionError
+from app.generators import Generators
 from app.studio import MAX_WAITING, Studio, StudioBusyError
 from models import versions
 from models.manifest import HISTORY, SAMPLES
