@@ -67,7 +67,7 @@ def test_every_operation_does_what_it_says(described: httpx.Client, tmp_path: Pa
     run = subprocess.run(
         [
             Path(sys.executable).with_name("st"), "run", f"{described.base_url}/openapi.json", "--no-color",
-            "--phases", phases, "--max-examples", "3", "--max-time", "60", "--seed", "1",
+            "--phases", phases, "--max-examples", "3", "--max-time", "30", "--seed", "1",
             "--generation-database", "none",
             "--header", f"Authorization: {described.headers['Authorization']}",
             "--request-timeout", "1",  # the events of a job that waits have no end
