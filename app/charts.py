@@ -116,7 +116,7 @@ def draw_fid(runs: Sequence[Run]) -> Figure:
                 axes.plot(seconds, fid, marker=".", label=label, color=run.learning.color)
         axes.axhline(floor, linestyle=":", color="black", label="real images (the floor)")
         axes.set(title=arch, xscale="log", yscale="log", xlabel="training, seconds", ylabel="FID (less is better)")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:,.0f}")
