@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from starlette.types import Scope
 
 from app.keys import Key
+from app.settings import MAPPED
 from worker.logs import get_trace_id
 
 REQUEST_ID = "X-Request-ID"
@@ -31,7 +32,7 @@ async def _allow(count: int, field: str) -> None:
 @lru_cache
 def _find_network(address: str) -> str:
     try:
-        found = ip_address(address.removeprefix("::ffff:"))
+        found = ip_address(address.removeprefix(MAPPED))
     except ValueError:  # a socket without addresses
         return address
     return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)

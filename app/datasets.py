@@ -201,8 +201,7 @@ class Exporter:
             TooLateError: a block took too long.
             TooFewError: the generator does not draw enough of a digit.
         """
-        if self._running >= MAX_RUNNING:
-            raise TooManySetsError(f"{self._running} data sets are under way; try again in {RETRY_SECONDS} s")
+        self.require_place()
         self._running += 1
         try:
             async with aclosing(self._export(order, version, part, on_progress)) as pieces:
@@ -210,6 +209,15 @@ class Exporter:
                     yield piece
         finally:
             self._running -= 1
+
+    def require_place(self) -> None:
+        """Go on only if another data set can be made now.
+
+        Raises:
+            TooManySetsError: enough are under way.
+        """
+        if self._running >= MAX_RUNNING:
+            raise TooManySetsError(f"{self._running} data sets are under way; try again in {RETRY_SECONDS} s")
 
     async def _export(
         self, order: DatasetOrder, version: LoadedVersion, part: Part, on_progress: Callable[[int], None]

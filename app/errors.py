@@ -222,9 +222,11 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Response]] = {
     KeyReusedError: lambda error: _translate_http(
         UnprocessableError("this key was used before with another body; use a new key", field="Idempotency-Key")
     ),
-    NotOwnedError: lambda _: Problem(
-        HTTPStatus.FORBIDDEN,
-        "another key has queued this job: only that key, or one with the scope admin, may cancel it",
+    NotOwnedError: lambda _: _translate_http(
+        ForbiddenError(
+            "this key has not queued the job: only the key that has, or one with the scope admin, may cancel it",
+            field="job_id",
+        )
     ),
     TooManyQueuedError: lambda _: Problem(
         HTTPStatus.TOO_MANY_REQUESTS,
@@ -234,7 +236,11 @@ _TRANSLATIONS: Mapping[type[Exception], Callable[[Any], Response]] = {
     TooManyOwnedError: lambda error: Problem(
         HTTPStatus.TOO_MANY_REQUESTS,
         f"{error.most} of your jobs are queued or running, and you may have no more: cancel one, or try again later",
-        headers={"Retry-After": str(QUEUED_SECONDS)},
+        headers={
+            "Retry-After": str(QUEUED_SECONDS),
+            "RateLimit-Policy": f'"jobs";q={error.most}',
+            "RateLimit": '"jobs";r=0',
+        },
     ),
     RedisError: _translate_redis,
     OperationalError: _translate_redis,

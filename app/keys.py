@@ -46,7 +46,7 @@ class Scope(StrEnum):
     DRAW = "draw"
     """Draw digits and data sets, look at versions."""
     TRAIN = "train"
-    """Queue, watch and cancel jobs."""
+    """Queue and watch jobs, cancel the own ones."""
     ADMIN = "admin"
     """Everything, versions and metrics included."""
 
@@ -192,9 +192,10 @@ def _changing(path: Path) -> Iterator[list[Key]]:
         fcntl.flock(folder, fcntl.LOCK_EX)
         keys = read_keys(path) if path.exists() else []
         yield keys
-        # It keeps its permissions and, behind a link, its place; a new one is its owner's alone.
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
-        files.replace(path.resolve(), _File(keys=keys).model_dump_json(indent=2).encode() + b"\n", mode)
+        # It keeps its permissions, its owner and, behind a link, its place; a new one is its maker's alone.
+        old = path.stat() if path.exists() else None
+        mode, owner = (stat.S_IMODE(old.st_mode), (old.st_uid, old.st_gid)) if old else (0o600, None)
+        files.replace(path.resolve(), _File(keys=keys).model_dump_json(indent=2).encode() + b"\n", mode, owner)
     except OSError as error:
         raise KeysError(f"DIGITS_KEYS_FILE: cannot write {path}: {error.strerror}") from None
     finally:

@@ -166,6 +166,7 @@ def create_app(settings: ApiSettings) -> Application:
             gc.freeze()  # what is loaded stays: each collection that searched it blocked all answers for 0.1 s
             stack.callback(exporter.close)
             stack.callback(studio.close)
+            stack.callback(app.state.telemetry.settle)
             stack.callback(engine.close)
             engine.start()
             stack.callback(endless.start("the look for versions", lambda: _keep_fresh(generators)).cancel)

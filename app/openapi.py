@@ -129,6 +129,8 @@ _SCHEMES: Mapping[str, Mapping[str, str]] = {
     "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
 }
 
+_TO_LOGIN = {"description": "a browser that asks for HTML without a key is sent to the page that asks for one"}
+
 _HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW_Authenticate": "what is asked for: Bearer (RFC 6750)"},
     429: {"Retry_After": "the seconds until another try is worth it"},
@@ -198,6 +200,8 @@ def complete(schema: dict[str, Any], *, asks_for_keys: bool) -> None:
             common = COMMON + OF_KEYS * bool(needed) + OF_DRAWING * (needed is Scope.DRAW)
             common += OF_CHANGES * (method != "get")
             described = {str(status): answer for status, answer in describe_problems(*common).items()}
+            if needed and method == "get":
+                described["303"] = _TO_LOGIN
             own = {status: answer for status, answer in operation["responses"].items() if status != "422"}
             operation["responses"] = dict(sorted({**described, **own}.items()))
     for operations in schema.get("webhooks", {}).values():

@@ -27,11 +27,14 @@ KEY = "DIGITS_KEY"  # that it sends
 _PROCESSES, _PROCESSES_BEFORE = "DIGITS_API_PROCESSES", "DIGITS_WORKERS"  # the second is its old name
 
 
+MAPPED = "::ffff:"  # before an address of IPv4 if a socket of IPv6 takes both
+
+
 @lru_cache
 def is_loopback(host: str) -> bool:
     """Whether this name or address, in lower case, is of this machine alone."""
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host.removeprefix(MAPPED)).is_loopback
     except ValueError:
         return host == "localhost"
 
@@ -128,6 +131,13 @@ class ApiSettings(Settings):
     def has_proxy(self) -> bool:
         """Whether the settings are those of a service behind a proxy."""
         return bool(self.root_path or self.trusted_proxies or self.allowed_hosts)
+
+    @property
+    def proxy_addresses(self) -> list[str]:
+        """The trusted proxies, also as a socket of IPv6 names those of IPv4."""
+        networks = map(ip_network, sorted(self.trusted_proxies))
+        mapped = [f"{MAPPED}{one.network_address}/{96 + one.prefixlen}" for one in networks if one.version == 4]
+        return [*sorted(self.trusted_proxies), *mapped]
 
     @property
     def processes(self) -> int:

@@ -45,7 +45,10 @@ _IN_PATH = re.compile(rf"/({_ARCH})(?:/|$)")
 
 
 class _Histogram(Histogram):
-    """It takes many values at once: one by one, those of a small picture would take 2 % of its time."""
+    """A histogram that takes many values at once: one by one, they cost each request for a small picture 2 % more.
+
+    The library has no name for this, so it adds to the parts of the library's histogram.
+    """
 
     def add(self, values: list[float]) -> None:
         bounds: list[float] = self._upper_bounds
@@ -96,14 +99,14 @@ class Telemetry:
     def count_request(self, route: str, method: str, status: int, path: str, query: bytes, seconds: float) -> None:
         """Count a request whose answer begins now. ``route``: the template of its path; empty if there is none."""
         if not self._answered:
-            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle)
+            asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.settle)
         self._answered.append((route, method, status, path, query, seconds))
 
     def count_pass(self, arch: str, images: int) -> None:
         """Count the images of a pass that has been drawn. For any thread."""
         self._drawn.append((arch, images))
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Put what was counted where every process sees it."""
         answered, self._answered = self._answered, []
         by_labels = defaultdict(list)
@@ -119,7 +122,7 @@ class Telemetry:
 
     def look(self, engine: Engine, generators: Generators, feeds: Feeds | None) -> None:
         """Note what changes by itself, and the passes of no request."""
-        self._settle()
+        self.settle()
         requests, images = engine.count_waiting()
         self._waiting_requests.set(requests)
         self._waiting_images.set(images)

@@ -65,8 +65,10 @@ def settle(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def replace(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Replace a file in one step: write it under another name, then rename it. ``mode`` as for :func:`write`.
+def replace(path: Path, data: bytes, mode: int | None = None, owner: tuple[int, int] | None = None) -> None:
+    """Replace a file in one step: write it under another name, then rename it.
+
+    ``mode`` as for :func:`write`. ``owner``: the ids of its user and group, if not those of this process.
 
     Raises:
         OSError: it cannot be written; the old file remains, and no part of the new one is left.
@@ -74,6 +76,8 @@ def replace(path: Path, data: bytes, mode: int | None = None) -> None:
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         write(temporary, data, mode)
+        if owner is not None:
+            os.chown(temporary, *owner)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

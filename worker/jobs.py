@@ -116,7 +116,7 @@ class TooManyQueuedError(Exception):
 
 
 class NotOwnedError(Exception):
-    """The job is somebody else's."""
+    """The job is somebody else's: ask them to cancel it."""
 
 
 class TooManyOwnedError(Exception):

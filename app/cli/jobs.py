@@ -87,7 +87,7 @@ def follow(job_id: Annotated[str, typer.Argument(metavar="ID")], url: UrlOption 
 @commands.command(epilog="Example: `digits cancel 0b4b64f8-7ae6-4f0e-a1a5-9e4eb4f6d1b9 --keep`")
 def cancel(
     job_id: Annotated[str | None, typer.Argument(metavar="ID")] = None,
-    all_queued: Annotated[bool, typer.Option("--all-queued", help="Cancel every job that waits.")] = False,
+    all_queued: Annotated[bool, typer.Option("--all-queued", help="Cancel every job that waits and is yours.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Publish the epochs that are finished.")] = False,
     url: UrlOption = None,
 ) -> None:
@@ -154,8 +154,12 @@ class _Service:
         return found
 
     def cancel_if_possible(self, job_id: str, keep: bool) -> bool | None:
-        """Whether it is canceled now; None if it has ended otherwise."""
-        answer = self.ask("DELETE", f"/jobs/{job_id}", params={"keep": keep}, but=(HTTPStatus.CONFLICT,))
+        """Whether it is canceled now; None if it has ended otherwise, or is another key's."""
+        answer = self.ask(
+            "DELETE", f"/jobs/{job_id}", params={"keep": keep}, but=(HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)
+        )
+        if answer.status_code == HTTPStatus.FORBIDDEN and answer.json()["errors"][0]["field"] != "job_id":
+            fail(answer.json()["detail"])
         return None if answer.is_error else answer.json()["ended_at"] is not None
 
     def list_queued(self) -> Iterator[Mapping[str, Any]]:

@@ -7,6 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from app import keys
+from app.audit import audit_command
 from app.cli.console import fail, out
 from app.settings import ApiSettings
 
@@ -33,6 +34,7 @@ def add(
         fail(str(error))
     except ValidationError:
         fail(f"NAME: 1 to {keys.MAX_NAME} letters, digits, dots, underscores or hyphens", code=2)
+    audit_command("key-added", name=name, scopes=",".join(sorted(scope or [keys.Scope.DRAW])))
     print(text)  # noqa: T201  nothing may wrap it
 
 
@@ -58,6 +60,7 @@ def revoke(name: NameArgument) -> None:
         keys.revoke_key(_find_file(), name)
     except keys.KeysError as error:
         fail(str(error))
+    audit_command("key-removed", name=name)
     out.print(f"the key {name} is revoked")
 
 

@@ -39,7 +39,7 @@ def make_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
     return CORSMiddleware(
         app,
         allow_origins=sorted(origins),
-        allow_methods=("GET", "POST", "PUT", "DELETE"),
+        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
         allow_headers=SENT,
         expose_headers=READ,
         max_age=MAX_AGE_SECONDS,

@@ -12,9 +12,8 @@ from functools import lru_cache
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import BadRequestError, ForbiddenError, MisdirectedError
-from app.settings import is_loopback
+from app.settings import MAPPED, is_loopback
 
-MAPPED = "::ffff:"  # before an address of IPv4 if a socket of IPv6 takes both
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 

@@ -1,10 +1,9 @@
 """The layer that asks for a key (RFC 6750)."""
 
-from html import escape
 from urllib.parse import urlencode
 
 from starlette.requests import cookie_parser
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.calls import get_call
@@ -49,10 +48,7 @@ class Keys:
         if text and not call.key:
             ring.warn(call.client, text)
         if _is_page(scope):
-            answer = (
-                _ask_for_key(scope, needed if call.key else "") if text or not _is_linked(scope) else _reload(scope)
-            )
-            await answer(scope, receive, send)
+            await _ask_for_key(scope, needed if call.key else "")(scope, receive, send)
         elif call.key:
             raise ForbiddenError(
                 f"the key {call.key.name} may not do this: it lacks the scope {needed}",
@@ -104,29 +100,12 @@ def _is_page(scope: Scope) -> bool:
     return accepts and scope["method"] in ("GET", "HEAD")
 
 
-def _is_linked(scope: Scope) -> bool:
-    """Whether a browser comes from a page of another site: it sends no cookie then (``SameSite=Strict``)."""
-    return (b"sec-fetch-site", b"cross-site") in scope["headers"]
-
-
-def _reload(scope: Scope) -> HTMLResponse:
-    """A page that opens the same address again, now from this site: with the cookie, if the browser has one."""
-    address = escape(scope.get("root_path", "") + _read_target(scope))
-    page = f'<!doctype html><meta http-equiv="refresh" content="0; url={address}"><a href="{address}">digits</a>'
-    return HTMLResponse(page, headers={"Cache-Control": "no-store"})
-
-
 def _ask_for_key(scope: Scope, lacking: str) -> RedirectResponse:
-    asked = {"next": _read_target(scope), **({"lacking": lacking} if lacking else {})}
-    address = f"{scope.get('root_path', '')}/login?{urlencode(asked)}"
-    return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
-
-
-def _read_target(scope: Scope) -> str:
-    """What was asked for, without the prefix."""
-    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    path: str = scope["raw_path"].decode("latin-1").removeprefix(root)
     query = scope["query_string"].decode("latin-1")
-    return path.removeprefix(scope.get("root_path", "")) + (f"?{query}" if query else "")
+    asked = {"next": path + (f"?{query}" if query else ""), **({"lacking": lacking} if lacking else {})}
+    return RedirectResponse(f"{root}/login?{urlencode(asked)}", 303, {"Cache-Control": "no-store"})
 
 
 def _make_private(send: Send) -> Send:

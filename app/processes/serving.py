@@ -131,7 +131,7 @@ def run(settings: ApiSettings, *, shared: bool = False, announces: bool = True) 
             log_config=None,
             backlog=BACKLOG,
             proxy_headers=bool(settings.trusted_proxies),
-            forwarded_allow_ips=sorted(settings.trusted_proxies),
+            forwarded_allow_ips=settings.proxy_addresses,
             access_log=False,  # app/middleware/access_log.py does it
             timeout_graceful_shutdown=ANSWER_SECONDS + 1,
             server_header=False,

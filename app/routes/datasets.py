@@ -68,6 +68,7 @@ async def make_dataset(order: DatasetOrder, request: Request, resources: Resourc
     `digits dataset`.
     """
     loaded = await resources.generators.find(order.arch, order.version)
+    resources.exporter.require_place()
     await get_call(request.scope).take_images(10 * order.per_class, "per_class")
     pieces = resources.exporter.export(order, loaded)
     try:

@@ -88,6 +88,9 @@ async def _draw(
 ) -> Response:
     manifest = loaded.manifest
     deadline = Deadline.after(resources.deadline_seconds)
+    take_images = get_call(request.scope).take_images
+    if order.wanted:  # to find their seeds may take the drawing of many more
+        await take_images(len(order.wanted), order.asked or "n")
 
     async def read(some: Sequence[int]) -> Reading:
         deadline.require_time()
@@ -115,7 +118,8 @@ async def _draw(
         response = Response(media_type=media_type, headers=headers)
         del response.headers["content-length"]
         return response
-    await get_call(request.scope).take_images(len(each), order.asked or "n")
+    if not order.wanted:
+        await take_images(len(each), "n")
     answer = resources.engine.submit(loaded, each, encoder, apart=encoder.is_large())
     body = await wait_for(answer, request, deadline)
     return Response(body, media_type=media_type, headers=headers)

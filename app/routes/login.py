@@ -1,12 +1,13 @@
 """``/login`` and ``/logout``: a browser keeps its key in a cookie that no script can read."""
 
 import re
+from html import escape
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.calls import get_call
 from app.keys import KeyRing, Scope
@@ -14,18 +15,28 @@ from app.scopes import COOKIE
 from app.views import Visit
 
 LOGIN_SECONDS = 90 * 24 * 3600
+_OURS = re.compile(r"/(?![/\\])[^\x00-\x1f]*")  # an address of this service: // and /\ name another host
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/login")
 async def show_login(request: Request) -> Response:
-    """The form for a key."""
+    """The form for a key; or once more the page that was asked for.
+
+    From a page of another site, browsers send no strict cookie. So that who has logged in can follow links, the page is
+    opened again, now from this site. Without a cookie the visitor comes back here, and gets the form.
+    """
     visit = Visit(request)
+    target = visit.query.get("next", "")
+    if request.headers.get("sec-fetch-site") == "cross-site" and _OURS.fullmatch(target):
+        address = escape(request.scope["root_path"] + target)
+        page = f'<!doctype html><meta http-equiv="refresh" content="0; url={address}"><a href="{address}">digits</a>'
+        return HTMLResponse(page, headers={"Cache-Control": "no-store"})
     lacking = visit.query.get("lacking", "")
     strings = visit.strings["login"]
     problem = strings["lacking"].format(scope=strings[lacking]) if lacking in [*Scope] else ""
-    return _show(visit, problem, visit.query.get("next", ""))
+    return _show(visit, problem, target)
 
 
 @router.post("/login")
@@ -38,8 +49,7 @@ async def login(request: Request) -> Response:
     if ring and not ring.find(key):
         ring.warn(get_call(request.scope).client, key)
         return _show(visit, visit.strings["login"]["wrong"], target, status=HTTPStatus.UNAUTHORIZED)
-    is_ours = re.fullmatch(r"/(?![/\\])[^\x00-\x1f]*", target)  # // and /\ name another host
-    response = _go_to(request, target if is_ours else "/")
+    response = _go_to(request, target if _OURS.fullmatch(target) else "/")
     if ring:
         secure = request.url.scheme == "https"
         response.set_cookie(COOKIE, key, LOGIN_SECONDS, secure=secure, **_describe_cookie(request))

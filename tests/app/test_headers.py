@@ -100,14 +100,16 @@ def test_pages_of_others_still_may_not(shared: httpx.Client) -> None:
     assert "Access-Control-Allow-Origin" not in refused.headers
 
 
-@pytest.mark.parametrize("trusted", ["127.0.0.0/8", ""])
-def test_only_a_trusted_proxy_says_who_asks_and_how(tmp_path: Path, trusted: str) -> None:
+@pytest.mark.parametrize(("trusted", "host"), [("127.0.0.0/8", "127.0.0.1"), ("127.0.0.0/8", "::"), ("", "127.0.0.1")])
+def test_only_a_trusted_proxy_says_who_asks_and_how(tmp_path: Path, trusted: str, host: str) -> None:
+    """A socket of IPv6 that takes both has longer names for addresses of IPv4."""
     file = tmp_path / "keys.json"
     key = add_key(file, "one", frozenset([Scope.DRAW]))
     environment = {
         "DIGITS_ROOT_PATH": "/digits",
         "DIGITS_KEYS_FILE": str(file),
         "DIGITS_TRUSTED_PROXIES": trusted,
+        "DIGITS_HOST": host,
         "DIGITS_MODEL_DIR": str(tmp_path),
     }
     with running_api(tmp_path, **environment) as api, running_nginx(tmp_path, api, SECURE) as address:

@@ -209,6 +209,16 @@ def test_the_file_keeps_its_permissions_and_its_place(tmp_path: Path) -> None:
     assert (file.stat().st_mode & 0o777, link.is_symlink(), len(read_keys(file))) == (0o640, True, 2)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_file_keeps_its_owner(tmp_path: Path) -> None:
+    """Otherwise a service of another user could not read it any more, and a revoked key would stay good."""
+    file = tmp_path / "keys.json"
+    add_key(file, "one", frozenset([Scope.DRAW]))
+    os.chown(file, 12345, 54321)
+    revoke_key(file, "one")
+    assert (file.stat().st_uid, file.stat().st_gid) == (12345, 54321)
+
+
 def test_a_pipe_is_no_file_of_keys(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "keys.json")
     with pytest.raises(KeysError, match="is no file"):
@@ -238,8 +248,16 @@ def test_a_browser_logs_in_and_out(guarded: Guarded) -> None:
     html = {"Accept": "text/html,*/*;q=0.8"}
     sent_away = guarded.client.get("/compare?seed=3", headers=html)
     assert (sent_away.status_code, sent_away.headers["Location"]) == (303, "/login?next=%2Fcompare%3Fseed%3D3")
-    linked = guarded.client.get('/compare?seed=3&x="', headers=html | {"Sec-Fetch-Site": "cross-site"})
-    assert 'content="0; url=/compare?seed=3&amp;x=%22"' in linked.text
+    sent_again = guarded.client.get("/models/wgan/1%2541?x=%22", headers=html)
+    assert sent_again.headers["Location"] == "/login?next=%2Fmodels%2Fwgan%2F1%252541%3Fx%3D%2522"
+    from_elsewhere = {"Sec-Fetch-Site": "cross-site"}
+    linked = guarded.client.get(sent_again.headers["Location"], headers=from_elsewhere)
+    assert 'content="0; url=/models/wgan/1%2541?x=%22"' in linked.text
+    assert linked.headers["Cache-Control"] == "no-store"
+    for foreign in ("//evil.example/", "/%5Cevil.example/", "https://evil.example/", ""):
+        form = guarded.client.get(f"/login?next={foreign}", headers=from_elsewhere)
+        assert "http-equiv" not in form.text
+        assert "<form" in form.text
     form = guarded.client.get(sent_away.headers["Location"])
     assert 'name="next" value="/compare?seed=3"' in form.text
     wrong = guarded.client.post("/login", data={"key": guarded.keys[WRONG], "next": "/compare"})
@@ -295,14 +313,17 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
             assert process.popen.wait(60) == status, process.output
             return process.output
 
-    key = call("add", "class-3b", "--scope", "draw", "--scope", "train").strip()
+    told, key = call(
+        "add", "class-3b", "--scope", "draw", "--scope", "train"
+    ).splitlines()  # standard error comes first
+    assert re.search("digits.audit: key-added user=.* name=class-3b scopes=draw,train", told)
     assert KeyRing(tmp_path / "keys.json").find(key)
     assert "there is a key class-3b already" in call("add", "class-3b", status=1)
     listed = call("list")
     assert re.search(rf"class-3b +draw, train +{key[:15]}_…", listed)
     assert key not in listed
     assert "there is no key x; there are: class-3b" in call("revoke", "x", status=1)
-    call("revoke", "class-3b")
+    assert re.search("digits.audit: key-removed user=.* name=class-3b\n", call("revoke", "class-3b"))
     assert KeyRing(tmp_path / "keys.json").find(key) is None
     assert "NAME: 1 to 64 letters" in call("add", "a b", status=2)
     assert "DIGITS_KEYS_FILE" in call("add", "a", status=2, DIGITS_KEYS_FILE="")

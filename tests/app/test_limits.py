@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from app.keys import Scope, add_key
+from tests.app.test_cli import digits
 from tests.processes import eventually, running_api, running_valkey
-from worker.jobs import JobState, JobStore, TrainRequest
+from worker.jobs import JobState, JobStore, Standing, TrainRequest
 
 DIGIT = "/generate?arch=wgan&n=1"
 
@@ -119,6 +120,8 @@ def test_a_client_has_so_many_jobs_at_a_time(tmp_path: Path, valkey_url: str, st
         assert train(one, "b").status_code == 202
         refused = train(one, "c")
         assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
+        assert refused.headers["RateLimit-Policy"] == '"jobs";q=2'
+        assert refused.headers["RateLimit"] == '"jobs";r=0'
         assert "2 of your jobs are queued or running" in refused.json()["detail"]
         assert train(one, "a").json()["id"] == first  # which is no new one
         theirs = train(other, "a")
@@ -144,8 +147,15 @@ def test_a_key_cancels_its_own_jobs_and_admin_all(tmp_path: Path, valkey_url: st
         for job_id in (first, earlier.id):
             refused = call("DELETE", f"/jobs/{job_id}", "other")
             assert refused.status_code == 403
-            assert "another key has queued this job" in refused.json()["detail"]
+            assert "this key has not queued the job" in refused.json()["detail"]
             assert call("GET", f"/jobs/{job_id}", "other").json()["state"] == "queued"
+        claim = store.claim(second, "worker")
+        assert claim
+        assert call("DELETE", f"/jobs/{second}?keep=true", "other").status_code == 403
+        assert store.report(claim) is Standing.HELD
+        store.give_back(claim)
+        url = ("--all-queued", "--url", str(client.base_url))
+        assert "canceled 0 jobs" in digits(tmp_path, "cancel", *url, DIGITS_KEY=keys["other"]).stdout
         assert call("DELETE", f"/jobs/{first}", "one").json()["state"] == "canceled"
         assert call("DELETE", f"/jobs/{first}", "other").status_code == 403
         assert call("DELETE", "/jobs/nothing", "other").status_code == 404

@@ -74,8 +74,8 @@ class Hosts:
             raise RuntimeError(process.output)
         return process
 
-    def api(self) -> httpx.Client:
-        return self._stack.enter_context(running_api(self.folder, module=_MODULE, **self.environment))
+    def api(self, **environment: str) -> httpx.Client:
+        return self._stack.enter_context(running_api(self.folder, module=_MODULE, **self.environment, **environment))
 
     def train(self, **request: Any) -> str:
         """Queue a job as ``POST /train`` does, but without an API."""

@@ -13,6 +13,7 @@ from tests.processes import Process, eventually, running_api
 from tests.system.hosts import Hosts, running_hosts
 from tests.system.test_worker import break_disk
 from worker.broker import Publisher
+from worker.connections import connect
 from worker.jobs import JobState, JobStore, TrainRequest
 
 pytestmark = pytest.mark.timeout(300)
@@ -130,9 +131,11 @@ def test_a_user_with_the_documented_rule_can_do_all(tmp_path: Path) -> None:
         hosts.redis.acl_setuser("trainer", enabled=True, reset=True, passwords=["+a:/@#?%b ü"], **RULE)
         admin, where = hosts.redis, hosts.url.partition("@")[2].partition("/")[0]
         hosts.url = f"redis://trainer:a%3A%2F%40%23%3F%25b%20%C3%BC@{where}?db=3"
-        api = hosts.api()
+        api = hosts.api(DIGITS_LIMIT_IMAGES="100")  # which are counted in Redis, too
         hosts.worker()
         eventually(lambda: api.get("/readyz").json()["queue"] == {"queued": 0, "workers": 1}, "it is known")
+        assert "r=95" in api.post("/generate?arch=wgan&n=5").headers["RateLimit"]
+        assert any(connect(hosts.url).scan_iter("digits:limits*"))
         job_id = api.post("/train", json={"arch": "vanilla", "recipe": "book", "epochs": 1}).json()["id"]
         job = eventually(lambda: (j := api.get(f"/jobs/{job_id}").json())["ended_at"] and j, hosts.output)
         assert job["state"] == "succeeded", job

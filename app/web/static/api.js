@@ -46,6 +46,7 @@ export function explain({ status, detail, errors, seconds }) {
   if (status === 0) return t(navigator.onLine ? "away" : "offline");
   if (status === 401) return t("key_gone");
   if (status === 403 && errors[0]?.bound?.needed) return t("key_lacks", { scope: errors[0].bound.needed });
+  if (status === 403 && errors[0]?.field === "job_id") return t("not_yours");
   if (status === 422 && errors.length) return errors.map(explainField).join(" ");
   if (status === 429) return t("busy", { seconds });
   if (status === 502) return t("away");
