@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -255,6 +256,8 @@ def test_what_the_jobs_do_is_told_of_all_hosts(two: Serving, store: JobStore) ->
     assert 0 < told.sum("digits_jobs_oldest_queued_seconds") < 60
     assert told.find("digits_training_epochs", job_id=first.id, arch=first.arch) == [first.epochs]
     assert told.find("digits_training_epoch") == []  # nothing is known yet
+    (began,) = told.find("digits_training_started_timestamp_seconds", job_id=first.id)
+    assert 0 <= time.time() - began < 60
     fields = {"epoch": 2, "images_per_second": 1234.5, "eta_seconds": 60.5, "d_loss": 0.25, "g_loss": 1.5}
     store.report(claim, fields)
     told = scrape(two)
