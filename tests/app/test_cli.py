@@ -211,9 +211,9 @@ def test_a_terminal_that_closes_loses_no_finished_epoch(tmp_path: Path) -> None:
     models = tmp_path / "models"
     environment = {**os.environ, "DIGITS_MODEL_DIR": str(models), "CHANGES_FOR_TESTS": "unmeasured"}
     command = [sys.executable, "-m", "tests.system.host", "train", "--arch", "vanilla", "--recipe", "book"]
-    process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *command], env=environment, stdin=outside, stdout=outside, stderr=outside
-    )
+    # Under nohup, which the tests may run under, the signal would be ignored.
+    in_terminal = ["env", "--default-signal=HUP", "setsid", "--ctty", "--wait"]
+    process = subprocess.Popen([*in_terminal, *command], env=environment, stdin=outside, stdout=outside, stderr=outside)
     os.close(outside)
     shown = b""
     while not re.search(rb"epoch ([2-9]|..)/100", shown):
