@@ -112,7 +112,7 @@ def _tell_trainings(running: Sequence[Job]) -> list[Metric]:
         of_jobs = [((job.id, job.arch), getattr(job, field)) for job in running]
         found.append(_gauge(f"digits_training_{name}", text, ("job_id", "arch"), of_jobs))
     began = [((job.id, job.arch), job.started_at.timestamp()) for job in running if job.started_at]
-    text = "When the job began to run, in seconds since 1970."
+    text = "When the present attempt began, in seconds since 1970."
     found.append(_gauge("digits_training_started_timestamp_seconds", text, ("job_id", "arch"), began))
     text = "The mean of the last finished epoch."
     losses = [((job.id, job.arch, name), getattr(job, field)) for job in running for name, field in _LOSSES.items()]

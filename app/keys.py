@@ -197,7 +197,8 @@ def _changing(path: Path) -> Iterator[list[Key]]:
         mode, owner = (stat.S_IMODE(old.st_mode), (old.st_uid, old.st_gid)) if old else (0o600, None)
         files.replace(path.resolve(), _File(keys=keys).model_dump_json(indent=2).encode() + b"\n", mode, owner)
     except OSError as error:
-        raise KeysError(f"DIGITS_KEYS_FILE: cannot write {path}: {error.strerror}") from None
+        advice = "; run this as its owner or as root" if isinstance(error, PermissionError) else ""
+        raise KeysError(f"DIGITS_KEYS_FILE: cannot write {path}: {error.strerror}{advice}") from None
     finally:
         os.close(folder)
 

@@ -77,12 +77,27 @@ def replace(path: Path, data: bytes, mode: int | None = None, owner: tuple[int, 
     try:
         write(temporary, data, mode)
         if owner is not None:
-            os.chown(temporary, *owner)
+            _give(temporary, *owner)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def _give(path: Path, user: int, group: int) -> None:
+    """Give a file to a user and a group; leave it if this process may not, and everybody can read it.
+
+    Raises:
+        OSError: this process may not, and the user could not read the file.
+    """
+    now = path.stat()
+    if (now.st_uid, now.st_gid) != (user, group):
+        try:
+            os.chown(path, user, group)
+        except PermissionError:
+            if not now.st_mode & stat.S_IROTH:
+                raise
 
 
 def make_root(path: Path) -> None:

@@ -4,7 +4,9 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urljoin
@@ -87,7 +89,12 @@ def follow(job_id: Annotated[str, typer.Argument(metavar="ID")], url: UrlOption 
 @commands.command(epilog="Example: `digits cancel 0b4b64f8-7ae6-4f0e-a1a5-9e4eb4f6d1b9 --keep`")
 def cancel(
     job_id: Annotated[str | None, typer.Argument(metavar="ID")] = None,
-    all_queued: Annotated[bool, typer.Option("--all-queued", help="Cancel every job that waits and is yours.")] = False,
+    all_queued: Annotated[
+        bool,
+        typer.Option(
+            "--all-queued", help="Cancel all jobs that wait. A key without the scope admin cancels its own ones."
+        ),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Publish the epochs that are finished.")] = False,
     url: UrlOption = None,
 ) -> None:
@@ -100,10 +107,21 @@ def cancel(
         soon = "it will stop soon, and its finished epochs will be published" if job["keep"] else "it will stop soon"
         out.print("canceled" if job["ended_at"] else soon)
         return
-    ends = [service.cancel_if_possible(job["id"], keep) for job in list(service.list_queued())]
-    out.print(f"canceled {ends.count(True)} jobs")
-    if others := ends.count(False):
-        out.print(f"{others} more run by now, or wait for a worker that publishes their finished epochs")
+    ends = Counter(service.cancel_queued(job["id"], keep) for job in list(service.list_queued()))
+    out.print(f"canceled {ends[_End.NOW]} jobs")
+    if later := ends[_End.LATER]:
+        out.print(f"{later} more run by now, or wait for a worker that publishes their finished epochs")
+    if others := ends[_End.NOT_OURS]:
+        out.print(f"{others} others stay: this key has not queued them")
+
+
+class _End(Enum):
+    """What has become of a job that was to be canceled."""
+
+    NOW = auto()
+    LATER = auto()  # its run is asked to stop
+    BEFORE = auto()  # it had ended
+    NOT_OURS = auto()
 
 
 class _Service:
@@ -153,14 +171,17 @@ class _Service:
         found: dict[str, Any] = answer.json()
         return found
 
-    def cancel_if_possible(self, job_id: str, keep: bool) -> bool | None:
-        """Whether it is canceled now; None if it has ended otherwise, or is another key's."""
-        answer = self.ask(
-            "DELETE", f"/jobs/{job_id}", params={"keep": keep}, but=(HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN)
-        )
-        if answer.status_code == HTTPStatus.FORBIDDEN and answer.json()["errors"][0]["field"] != "job_id":
-            fail(answer.json()["detail"])
-        return None if answer.is_error else answer.json()["ended_at"] is not None
+    def cancel_queued(self, job_id: str, keep: bool) -> "_End":
+        """Cancel a job that was queued a moment ago, if that is still possible."""
+        passing = HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN
+        answer = self.ask("DELETE", f"/jobs/{job_id}", params={"keep": keep}, but=passing)
+        if answer.is_success:
+            return _End.NOW if answer.json()["ended_at"] else _End.LATER
+        if answer.status_code == HTTPStatus.CONFLICT:
+            return _End.BEFORE
+        if _find_field(answer) == "job_id":
+            return _End.NOT_OURS
+        fail(str(_find_problem(answer)))
 
     def list_queued(self) -> Iterator[Mapping[str, Any]]:
         """Every queued job, page by page."""
@@ -169,6 +190,14 @@ class _Service:
         while following := answer.links.get("next"):
             answer = self.ask("GET", urljoin(self._url + "/", following["url"]))
             yield from answer.json()
+
+
+def _find_field(answer: "httpx.Response") -> str | None:
+    """The field that a problem names; None if it names none."""
+    try:
+        return str(answer.json()["errors"][0]["field"])
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _find_problem(answer: "httpx.Response") -> str | None:

@@ -102,7 +102,9 @@ def _is_page(scope: Scope) -> bool:
 
 def _ask_for_key(scope: Scope, lacking: str) -> RedirectResponse:
     root: str = scope.get("root_path", "")
-    path: str = scope["raw_path"].decode("latin-1").removeprefix(root)
+    path: str = scope["raw_path"].decode("latin-1")
+    if path == root or path.startswith(f"{root}/"):  # the proxy has left the prefix there
+        path = path.removeprefix(root)
     query = scope["query_string"].decode("latin-1")
     asked = {"next": path + (f"?{query}" if query else ""), **({"lacking": lacking} if lacking else {})}
     return RedirectResponse(f"{root}/login?{urlencode(asked)}", 303, {"Cache-Control": "no-store"})

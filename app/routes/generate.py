@@ -88,11 +88,16 @@ async def _draw(
 ) -> Response:
     manifest = loaded.manifest
     deadline = Deadline.after(resources.deadline_seconds)
-    take_images = get_call(request.scope).take_images
-    if order.wanted:  # to find their seeds may take the drawing of many more
-        await take_images(len(order.wanted), order.asked or "n")
+    is_taken = False
+
+    async def take_images() -> None:
+        nonlocal is_taken
+        if not is_taken:
+            is_taken = True
+            await get_call(request.scope).take_images(len(order.wanted) or order.count, order.asked or "n")
 
     async def read(some: Sequence[int]) -> Reading:
+        await take_images()  # to find the seeds of a few digits, many images may be drawn
         deadline.require_time()
         if await request.is_disconnected():
             raise ClientDisconnect
@@ -118,8 +123,7 @@ async def _draw(
         response = Response(media_type=media_type, headers=headers)
         del response.headers["content-length"]
         return response
-    if not order.wanted:
-        await take_images(len(each), "n")
+    await take_images()
     answer = resources.engine.submit(loaded, each, encoder, apart=encoder.is_large())
     body = await wait_for(answer, request, deadline)
     return Response(body, media_type=media_type, headers=headers)

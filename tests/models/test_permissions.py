@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from app.generators import Generators
+from app.keys import KeysError, Scope, add_key, read_keys, revoke_key
 from models import versions
 from models.manifest import GENERATOR
 from tests.processes import eventually
@@ -56,6 +57,26 @@ def _run(uid: int, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None
     os.setgid(uid)
     os.setuid(uid)
     call(*arguments)
+
+
+@pytest.mark.parametrize(("mode", "may"), [(0o660, False), (0o664, True)])
+def test_who_changes_the_keys_locks_no_service_out(shared: Path, mode: int, may: bool) -> None:
+    """The service is the owner of the file. Somebody else can give it a new file only if all can read it."""
+    file = shared / "keys.json"
+    add_key(file, "one", frozenset([Scope.DRAW]))
+    os.chown(file, WRITER, GROUP)
+    file.chmod(mode)
+    run_as(READER, revoke, file, may)
+    assert len(read_keys(file)) == (0 if may else 1)
+    run_as(WRITER, read_keys, file)
+
+
+def revoke(file: Path, may: bool) -> None:
+    if may:
+        revoke_key(file, "one")
+        return
+    with pytest.raises(KeysError, match="run this as its owner or as root"):
+        revoke_key(file, "one")
 
 
 def publish_two(model_dir: Path) -> None:
