@@ -27,7 +27,7 @@ addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) 
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of tests that have their own
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
