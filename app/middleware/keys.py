@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.calls import get_call
 from app.errors import BadRequestError, ForbiddenError, UnauthorizedError
 from app.keys import KeyRing
+from app.middleware.prefix import is_below
 from app.scopes import COOKIE, LOCAL, find_scope
 from app.settings import is_loopback
 
@@ -103,7 +104,7 @@ def _is_page(scope: Scope) -> bool:
 def _ask_for_key(scope: Scope, lacking: str) -> RedirectResponse:
     root: str = scope.get("root_path", "")
     path: str = scope["raw_path"].decode("latin-1")
-    if path == root or path.startswith(f"{root}/"):  # the proxy has left the prefix there
+    if is_below(path, root):  # the proxy has left the prefix there
         path = path.removeprefix(root)
     query = scope["query_string"].decode("latin-1")
     asked = {"next": path + (f"?{query}" if query else ""), **({"lacking": lacking} if lacking else {})}

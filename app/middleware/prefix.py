@@ -39,6 +39,11 @@ class Prefix:
 
     def _add(self, scope: Scope) -> Scope:
         path: str = scope["path"]
-        if path != self._prefix and not path.startswith(self._prefix + "/"):
+        if not is_below(path, self._prefix):
             path = self._prefix + path
         return {**scope, "root_path": self._prefix, "path": path}
+
+
+def is_below(path: str, prefix: str) -> bool:
+    """Whether a path begins with this prefix, as a whole part of it: /digits/x is below /digits, /digits2 is not."""
+    return path == prefix or path.startswith(f"{prefix}/")

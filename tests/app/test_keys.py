@@ -320,9 +320,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
             assert process.popen.wait(60) == status, process.output
             return process.output
 
-    told, key = call(
-        "add", "class-3b", "--scope", "draw", "--scope", "train"
-    ).splitlines()  # standard error comes first
+    told, key = call("add", "class-3b", "--scope", "draw", "--scope", "train").splitlines()
     assert re.search("digits.audit: key-added user=.* name=class-3b scopes=draw,train", told)
     assert KeyRing(tmp_path / "keys.json").find(key)
     assert "there is a key class-3b already" in call("add", "class-3b", status=1)
