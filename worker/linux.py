@@ -31,16 +31,21 @@ def yield_cores(niceness: int) -> None:
 
     ``niceness`` is in 0…19; a higher value means a lower priority of this process.
     """
-    os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    _lower_priority(0, niceness)
     if os.getsid(0) in (os.getpid(), os.getppid()):  # not a session shared with a shell or an API
         with contextlib.suppress(OSError):  # Linux divides CPU time among sessions first, then among processes
-            Path("/proc/self/autogroup").write_text(str(niceness))
+            Path("/proc/self/autogroup").write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def yield_thread(niceness: int) -> None:
     """Let the other threads of this process and of others run before the calling one (Linux only)."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        _lower_priority(threading.get_native_id(), niceness)
+
+
+def _lower_priority(number: int, niceness: int) -> None:
+    """Give a process or thread this niceness, if its own is less: only root may raise a priority again."""
+    os.setpriority(os.PRIO_PROCESS, number, max(niceness, os.getpriority(os.PRIO_PROCESS, number)))
 
 
 def count_cores() -> int:
