@@ -83,5 +83,6 @@ def _explain(entry: Entry) -> Iterator[None]:
     except InvalidVersionError as error:
         what = f"is damaged: {error}" if versions.has_manifest(entry.folder) else "was removed"
         raise UnknownVersionError(f"{name} {what}") from error
-    except OSError as error:
-        raise NotNowError(f"{name} could not be read: {error.strerror}; try again later") from error
+    except (OSError, MemoryError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no memory"
+        raise NotNowError(f"{name} could not be read: {reason}; try again later") from error

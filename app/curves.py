@@ -14,8 +14,8 @@ DRAWN = {"epoch", "d_loss", "g_loss", "d_real", "d_fake"}  # what a record must 
 
 
 def keep_complete(history: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of epochs that have all that curves show."""
-    return [record for record in history if record.keys() >= DRAWN]
+    """The records of epochs that have all that curves show, as numbers."""
+    return [record for record in history if all(isinstance(record.get(name), int | float) for name in DRAWN)]
 
 
 def draw_curves(title: str, recipe: Mapping[str, Any], history: list[dict[str, Any]]) -> bytes:

@@ -52,8 +52,8 @@ class Studio:
             raise StudioBusyError(f"{self._waiting} pictures are waiting; try again in {RETRY_SECONDS} s")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
+        self._waiting += 1  # first: what is queued counts, also if the system has no thread for it now
         self._thread.submit(self._work, loop, answer, work, name)
-        self._waiting += 1
         return answer
 
     def close(self) -> None:

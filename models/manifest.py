@@ -123,14 +123,17 @@ class Manifest(Origin):
         """The SHA-256 of the generator's file."""
         return self.files[GENERATOR].sha256
 
+    def is_comparable(self, classifier_sha256: str) -> bool:
+        """Whether the classifier with that SHA-256 has measured it, against MNIST: other metrics cannot be compared."""
+        return self.classifier_sha256 == classifier_sha256 and self.test_sha256 is None
+
     def rank(self, classifier_sha256: str) -> tuple[float, int, int]:
         """A sort key that puts the best version last: by FID, then by epochs, then by number.
 
-        Epochs decide between versions without an FID, so that no short trial wins. An FID counts only if
-        the classifier with that SHA-256 measured it, against MNIST: others cannot be compared.
+        Epochs decide between versions without an FID, so that no short trial wins. An FID counts only if it
+        :meth:`is_comparable`.
         """
-        comparable = self.classifier_sha256 == classifier_sha256 and self.test_sha256 is None
-        fid = self.metrics.get("fid", math.inf) if comparable else math.inf
+        fid = self.metrics.get("fid", math.inf) if self.is_comparable(classifier_sha256) else math.inf
         return -fid, self.epochs, self.version
 
 

@@ -13,7 +13,9 @@ import io
 import json
 import lzma
 import os
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,20 @@ from models.manifest import (
     read_manifest,
 )
 from models.sampling import LATENTS
+
+# What numpy and zipfile raise for an archive that they cannot read, torch for one that holds no numbers.
+_UNPACKING_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+)
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 NUMBERS = ".numbers"  # of one architecture: an empty folder for each number that was ever given
@@ -165,7 +181,7 @@ def read_samples(folder: Path) -> Tensor:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return torch.from_numpy(archive["images"]).contiguous()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, lzma.LZMAError) as error:
+    except _UNPACKING_ERRORS as error:
         raise InvalidVersionError(f"{SAMPLES} cannot be read: {error}") from error
 
 

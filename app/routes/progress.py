@@ -53,7 +53,11 @@ async def get_job_samples(
     picture = pictures[epoch]
 
     def draw(_: Album) -> bytes:
-        images = decode_picture(picture) if isinstance(picture, str) else picture
+        try:
+            images = decode_picture(picture) if isinstance(picture, str) else picture
+        except (ValueError, OSError, SyntaxError) as error:  # Pillow raises each of them
+            detail = f"the picture of epoch {epoch} is damaged: {error}"
+            raise NotFoundError(detail, field="epoch", bound={"epochs": list(pictures)}) from error
         return encode_grid(images, COLUMNS, query.scale, {"arch": job.arch, "job": job.id, "epoch": str(epoch)})
 
     content = picture if isinstance(picture, str) else picture.tobytes()

@@ -53,3 +53,15 @@ def test_a_picture_of_any_whole_number_of_images_can_be_decoded() -> None:
 def test_records_that_curves_cannot_show_are_left_out() -> None:
     whole = {"epoch": 2, "d_loss": 1.0, "g_loss": 1.0, "d_real": 0.5, "d_fake": 0.5}
     assert keep_complete([{"epoch": 1}, whole]) == [whole]
+
+
+def test_damaged_events_are_left_out() -> None:
+    """One record that a release does not understand takes neither curves nor pictures away."""
+    events = make_events(
+        ("epoch", {"epoch": 1}), ("metric", {"epoch": 1, "fid": 9.0}), ("sample", {"epoch": 1, "png": "x"}),
+        ("epoch", {}), ("epoch", {"epoch": "2"}), ("metric", {"fid": 1.0}), ("sample", {"epoch": 2}),
+    )  # fmt: skip
+    for kind in ("epoch", "metric", "sample"):
+        events += [Event("9-0", kind, data) for data in ("", "[]", "null", "{")]
+    assert list_records(events) == [{"epoch": 1, "metrics": {"fid": 9.0}}]
+    assert list_pictures(events) == {1: "x"}

@@ -253,3 +253,23 @@ else:
     raise SystemExit("drawn")
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("png", ["", "no base64", base64.b64encode(b"no picture").decode(), None])
+def test_damaged_pictures_of_a_job_are_not_found(api: httpx.Client, store: JobStore, png: str | None) -> None:
+    claim = claim_job(store)
+    if png is None:  # a picture, but not of images of 28 × 28 pixels
+        file = io.BytesIO()
+        Image.new("L", (30, 29)).save(file, "PNG")
+        png = base64.b64encode(file.getvalue()).decode()
+    store.report(claim, {}, [(1, "sample", json.dumps({"epoch": 1, "png": png})), (1, "epoch", "{}")])
+    require_refused(api.get(f"/jobs/{claim.job.id}/samples.png"), "epoch", 404)
+    require_refused(api.get(f"/jobs/{claim.job.id}/curves.svg"), "job_id", 404)
+
+
+def test_a_version_whose_history_has_no_losses_is_compared(own: httpx.Client, own_dir: Path) -> None:
+    recipe = {"name": "tuned", "objective": "wasserstein"}
+    made = publish(own_dir, "wgan", recipe=recipe, metrics={"fid": 0.1}, history=[{"epoch": 1, "d_real": None}])
+    assert own.put("/models/wgan/default", json={"version": made.version}).status_code == 200
+    assert "</small> 0.10<" in own.get("/compare").text
+    assert own.put("/models/wgan/default", json={"version": None}).status_code == 200
