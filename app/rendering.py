@@ -182,10 +182,7 @@ class Encoder:
         return readers.read(images)
 
     def _measure(self) -> tuple[int, int]:
-        """Height and width; of lines, the most that it can be."""
-        length = self.line.length if self.line else 1
-        cell = lines.measure(length, self.line.spacing) if self.line else (28, 28)
-        return measure_grid(len(self.seeds) // length, self.columns, self.scale, cell)
+        return measure_picture(len(self.seeds), self.columns, self.scale, self.line)
 
     def require_possible(self) -> None:
         """Check before drawing whether the format can hold the picture.
@@ -202,6 +199,15 @@ class Encoder:
         return height * width > LARGE_PIXELS or (is_slow and len(self.seeds) > LARGE_DIGITS)
 
 
+def can_hold(media_type: str, size: tuple[int, int]) -> bool:
+    """Whether :func:`require_possible` lets a picture be."""
+    try:
+        require_possible(media_type, size)
+    except ImpossiblePictureError:
+        return False
+    return True
+
+
 def require_possible(media_type: str, size: tuple[int, int]) -> None:
     """Check whether a format, a row of :data:`FORMATS`, can hold a picture of this height and width.
 
@@ -216,6 +222,13 @@ def require_possible(media_type: str, size: tuple[int, int]) -> None:
                 "lower scale, change columns, or use image/png",
                 bound,
             )
+
+
+def measure_picture(digits: int, columns: int | None, scale: int, line: Line | None) -> tuple[int, int]:
+    """Height and width in pixels of a picture of so many digits; if they stand in lines, the most that it can be."""
+    if line is None:
+        return measure_grid(digits, columns, scale)
+    return measure_grid(digits // line.length, columns, scale, lines.measure(line.length, line.spacing))
 
 
 @lru_cache  # most requests are alike

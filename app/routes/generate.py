@@ -17,7 +17,7 @@ from app.errors import NotAcceptableError, UnprocessableError
 from app.middleware.methods import IS_HEAD
 from app.openapi import Described, describe_headers, describe_pictures, describe_problems
 from app.orders import Order
-from app.rendering import FORMATS, Encoder, join_seeds
+from app.rendering import FORMATS, Encoder, can_hold, join_seeds, measure_picture
 from app.routes.classes import DirectRoute, join_lines
 from app.values import find_seeds
 from app.waiting import Deadline, wait_for
@@ -26,6 +26,8 @@ from models.readers import Reading
 from models.seed_index import TooFewError
 
 MAX_NAMED = 64  # seeds in a header
+ALL = tuple(FORMATS)
+PNG = ALL[0]  # nothing holds more
 
 _HEADERS = describe_headers(
     X_Arch="the architecture that drew",
@@ -56,14 +58,14 @@ router = APIRouter(tags=["generate"], route_class=DirectRoute)
 @router.post("/generate", response_class=Response, responses=_ANSWERS)
 async def post_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """Draw ``n`` digits. ``Accept`` chooses PNG or WebP (a grid), ZIP (one PNG per image) or JSON."""
-    resources, media_type = await get_resources(request), _choose_format(accept)
+    resources, media_type = await get_resources(request), _choose_format(accept, order)
     return await _draw(order, request, resources, media_type, await _find_version(order, resources))
 
 
 @router.get("/generate", response_class=Response, responses=_CACHED_ANSWERS)
 async def get_generate(order: OrderQuery, request: Request, accept: Accept = "*/*") -> Response:
     """As POST. An answer can be cached if a seed is given, and for a day if a version number is given too."""
-    resources, media_type = await get_resources(request), _choose_format(accept)
+    resources, media_type = await get_resources(request), _choose_format(accept, order)
     loaded = await _find_version(order, resources)
     if order.seed is None:
         response = await _draw(order, request, resources, media_type, loaded)
@@ -134,18 +136,33 @@ def _tag(order: Order, media_type: str, loaded: LoadedVersion) -> str:
     return make_etag(readers.sha256(), media_type, *loaded.facts, order.model_dump(exclude={"version"}))
 
 
-@lru_cache
-def _choose_format(accept: str) -> str:
-    """The media type of :data:`FORMATS` that fits an ``Accept`` header best.
+def _choose_format(accept: str, order: Order) -> str:
+    """The media type that fits an ``Accept`` header best, of those that can hold the picture.
+
+    Browsers prefer WebP, which holds less than PNG, and take other pictures, too.
 
     Raises:
         NotAcceptableError: none fits.
     """
-    supported = list(reversed(list(FORMATS)))  # if several fit equally, mimeparse takes the last
+    chosen = _match(accept, ALL)
+    if not chosen:
+        raise NotAcceptableError(f"none of {accept!r} can be made", field="Accept", bound=list(FORMATS))
+    if chosen == PNG:
+        return chosen
+    size = measure_picture(len(order.wanted) or order.count, order.across, order.scale, order.line)
+    if can_hold(chosen, size):
+        return chosen
+    return (
+        _match(accept, tuple(name for name in FORMATS if can_hold(name, size))) or chosen
+    )  # the error names its bound
+
+
+@lru_cache
+def _match(accept: str, formats: Sequence[str]) -> str:
+    """The one of some media types that fits an ``Accept`` header best; empty if none fits."""
+    supported = list(reversed(formats))  # if several fit equally, mimeparse takes the last
     try:
         chosen: str = mimeparse.best_match(supported, accept.lower())
     except mimeparse.MimeTypeParseException:
-        chosen = ""
-    if not chosen:
-        raise NotAcceptableError(f"none of {accept!r} can be made", field="Accept", bound=list(FORMATS))
+        return ""
     return chosen

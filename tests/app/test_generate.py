@@ -146,6 +146,26 @@ def test_accept_chooses_the_format(api: httpx.Client, accept: str, media_type: s
     assert (answer.headers["X-Arch"], answer.headers["X-Seed"]) == ("wgan", "9")
 
 
+BROWSER = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"  # Chromium, for the picture of a page
+
+
+@pytest.mark.parametrize(
+    ("accept", "query", "chosen"),
+    [
+        (BROWSER, {"n": 16}, "image/webp"),
+        (BROWSER, {"n": 1024, "scale": 4}, "image/png"),
+        (BROWSER, {"text": "1" * 32, "n": 32, "scale": 4}, "image/png"),
+        ("image/webp, application/json;q=0.5", {"n": 1024, "scale": 4}, "application/json"),
+    ],
+)
+def test_what_one_format_cannot_hold_comes_in_another_that_is_accepted(
+    api: httpx.Client, accept: str, query: dict[str, Any], chosen: str
+) -> None:
+    answer = api.get("/generate", params={"arch": "vanilla", "seed": 0, **query}, headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == chosen
+
+
 def test_lines_of_a_header_are_one_list(api: httpx.Client) -> None:
     query: dict[str, Any] = {"arch": "wgan", "n": 1, "seed": 9}
     answer = api.get("/generate", params=query, headers=[("Accept", "text/html"), ("Accept", "image/webp")])
