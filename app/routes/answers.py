@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.album import Album
 from app.caching import make_etag, matches
-from app.calls import get_call
+from app.calls import DATA_POLICY, get_call
 from app.dependencies import Resources, ResourcesDep
 from app.engine import Drawing
 from app.rendering import Images
@@ -24,6 +24,9 @@ from models.manifest import Manifest
 T = TypeVar("T")
 
 PNG, WEBP, SVG = "image/png", "image/webp", "image/svg+xml"
+
+# Content-Security-Policy: matplotlib writes styles into its figures, and without them they are black.
+SVG_POLICY = DATA_POLICY + b"; style-src 'unsafe-inline'"
 
 Seed = Annotated[int, Field(ge=0, le=seeds.MAX_SEED)]
 
@@ -81,6 +84,8 @@ class Answering:
         """
         etag = make_etag(media_type, *facts)
         headers = {"ETag": etag, "Cache-Control": freshness}
+        if media_type == SVG:
+            get_call(self._request.scope).policy = SVG_POLICY
         if by:
             headers |= {"X-Arch": by.arch, "X-Version": str(by.version)}
         if matches(join_lines(self._request, "if-none-match"), etag):
