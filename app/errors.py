@@ -1,5 +1,7 @@
 """Errors as answers: every error becomes ``application/problem+json`` here and nowhere else.
 
+For a browser that opens a view, the layer of errors makes a page of it.
+
 Routes and layers raise these:
 
     ServiceError
@@ -158,6 +160,8 @@ class Problem(JSONResponse):
         if errors:
             body["errors"] = errors
         super().__init__(body, status, headers)
+        self.detail = detail
+        self.errors = errors or []
 
 
 def answer(error: Exception, call: str) -> Response:

@@ -45,7 +45,7 @@ SCOPES: Mapping[str, Scope | None] = {
     "show_compare": Scope.DRAW,
     "show_morph": Scope.DRAW,
     "show_training": Scope.TRAIN,
-    "show_watch": Scope.DRAW,  # a version; of a job, the events need train
+    "show_watch": Scope.DRAW,  # of a job, the route asks for train, too
     "show_login": None,
     "login": None,
     "logout": None,

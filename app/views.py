@@ -1,7 +1,8 @@
 """Views of the page: a template, in the language of the visitor, under a policy that lets nothing else run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -9,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.types import Scope
 
 from app import languages, static
 from app.calls import get_call
@@ -27,6 +29,9 @@ HEADERS = {
     "Cache-Control": "private, no-cache",
     "Vary": "Accept-Language, Cookie",
 }
+
+ROUTES = frozenset({"show_draw", "show_compare", "show_training", "show_watch", "show_morph"})  # of the views
+RETRY_SECONDS = 5  # until a view is opened again, if nobody says when it may be there
 
 LANGUAGE = "lang"  # in the query, and the cookie that keeps it
 YEAR_SECONDS = 365 * 24 * 3600
@@ -54,7 +59,22 @@ class Visit:
 
     def list_labels(self, view: str, fields: Iterable[str]) -> dict[str, str]:
         """What the fields of a form are called."""
-        return {name: self.strings[view][name] for name in fields if name in self.strings[view]}
+        return {name: name_field(self.strings[view], name) for name in fields}
+
+    def say_instead(self, arch: str, version: str | None, problem: Exception) -> str:
+        """That a version cannot be used, and that the best one is shown."""
+        text: str = self.strings["draw"]["instead"]
+        return text.format(name=self.strings["archs"][arch]["name"], version=version, detail=problem)
+
+    def say_none(self, arch: str, problem: Exception) -> str:
+        """That an architecture has no version that can be used."""
+        text: str = self.strings["draw"]["none"]
+        return text.format(name=self.strings["archs"][arch]["name"], detail=problem)
+
+    def render_problem(self, sentence: str, status: int, seconds: int = 0) -> HTMLResponse:
+        """A page that says a problem; if it may pass, it is opened again after some seconds."""
+        heading = self.strings["problem"]["not_there" if status == HTTPStatus.NOT_FOUND else "title"]
+        return self.render("problem", {}, status=status, heading=heading, problem=sentence, seconds=seconds)
 
     def render(self, view: str, data: dict[str, Any], *, status: int = 200, **context: Any) -> HTMLResponse:
         """The template of a view. ``data`` is what its script gets."""
@@ -67,7 +87,7 @@ class Visit:
             "names": {code: texts["site"]["name"] for code, texts in languages.load().items()},
             "strings": self.strings,
             "static": f"static/{static.find_build()}",
-            "title": f"{self.strings[view]['title']} – digits",
+            "title": f"{context.get('heading') or self.strings[view]['title']} – digits",
             "data": data,
             "key": get_call(self._request.scope).key,
         }
@@ -78,6 +98,32 @@ class Visit:
             path = f"{self._request.scope['root_path']}/"
             response.set_cookie(LANGUAGE, self.lang, max_age=YEAR_SECONDS, path=path, samesite="lax")
         return response
+
+
+def name_field(strings: Mapping[str, str], field: str) -> str:
+    """What a field is called in a sentence: its label, unless that is half a sentence itself."""
+    return strings.get(f"{field}_name", strings.get(field, field))
+
+
+def is_visit(scope: Scope) -> bool:
+    """Whether a browser opens a page: no script and no other program asks for HTML."""
+    accepts = any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+    return accepts and scope["method"] in ("GET", "HEAD")
+
+
+def render_problem(request: Request, status: int, detail: str, retry_after: str) -> HTMLResponse:
+    """An error in place of a view: what it is, what to do, and another try if it may pass.
+
+    What was typed is in the address, so it is there again then.
+    """
+    visit = Visit(request)
+    visit.query.pop(LANGUAGE, None)  # no cookie is set: the layer of errors does not know the prefix of the page
+    strings = visit.strings
+    passing = {429: strings["script"]["busy"], 503: strings["script"]["not_now"]}
+    final = strings["script"]["failed"] if status >= HTTPStatus.INTERNAL_SERVER_ERROR else strings["problem"]["refused"]
+    seconds = int(retry_after) if retry_after.isdigit() else RETRY_SECONDS
+    sentence = passing.get(status, final).format(seconds=seconds, detail=detail)
+    return visit.render_problem(sentence, status, seconds if status in passing else 0)
 
 
 def render_docs(request: Request) -> HTMLResponse:
@@ -92,10 +138,13 @@ def render_docs(request: Request) -> HTMLResponse:
 
 
 def _say_duration(seconds: float | None, strings: Strings) -> str:
-    """As "3 min", in the language of ``strings``."""
+    """As "3 min", in the language of ``strings``, rounded."""
     if seconds is None:
         return ""
-    minutes, rest = divmod(round(seconds), 60)
+    seconds = round(seconds)
+    if seconds >= 60:
+        seconds = round(seconds / 60) * 60
+    minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     name = "hours" if hours else "minutes" if minutes else "seconds"
     text: str = strings["site"][name].format(hours=hours, minutes=minutes, seconds=rest)

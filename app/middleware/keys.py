@@ -12,6 +12,7 @@ from app.keys import KeyRing
 from app.middleware.prefix import is_below
 from app.scopes import COOKIE, LOCAL, find_scope
 from app.settings import is_loopback
+from app.views import is_visit
 
 # What a proxy adds: the connection comes from this machine, the request does not.
 _FORWARDED = frozenset(
@@ -48,7 +49,7 @@ class Keys:
             return
         if text and not call.key:
             ring.warn(call.client, text)
-        if _is_page(scope):
+        if is_visit(scope):
             await _ask_for_key(scope, needed if call.key else "")(scope, receive, send)
         elif call.key:
             raise ForbiddenError(
@@ -93,12 +94,6 @@ def _is_local(scope: Scope) -> bool:
     if any(name in _FORWARDED for name, _ in scope["headers"]):
         return False
     return bool(scope["client"]) and is_loopback(scope["client"][0])
-
-
-def _is_page(scope: Scope) -> bool:
-    """Whether a browser opens a page: no script and no other program asks for HTML."""
-    accepts = any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
-    return accepts and scope["method"] in ("GET", "HEAD")
 
 
 def _ask_for_key(scope: Scope, lacking: str) -> RedirectResponse:

@@ -19,6 +19,7 @@ from app.scopes import SCOPES
 from app.settings import ApiSettings
 from tests.processes import eventually, run_in_threads, running, running_api
 from worker.jobs import JobStore, TrainRequest
+from worker.recipes import ArchName
 
 ID = "00000000-0000-4000-8000-000000000000"
 NOBODY, WRONG = "no key", "a wrong key"
@@ -374,3 +375,12 @@ def test_other_machines_are_let_in_only_if_a_setting_says_so(tmp_path: Path) -> 
             assert process.popen.wait(60) == 1
             assert "DIGITS_KEYS_FILE" in process.output
             assert "DIGITS_OPEN=true" in process.output
+
+
+def test_a_key_that_may_only_draw_watches_versions_and_no_jobs(guarded: Guarded, store: JobStore) -> None:
+    job, _ = store.create(TrainRequest(arch=ArchName("dcgan")))
+    assert guarded.ask("GET", "/watch?arch=wgan&version=3", guarded.keys["draw"]).status_code == 200
+    for scope, status in {"draw": 303, "admin": 200}.items():
+        answer = guarded.ask("GET", f"/watch?job={job.id}", guarded.keys[scope])
+        assert answer.status_code == status
+        assert ("at place" in answer.text.partition("<main")[2]) is (status == 200)
