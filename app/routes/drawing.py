@@ -1,6 +1,8 @@
 """``/``: the view that draws. Its form works without scripts."""
 
 import random
+import re
+import unicodedata
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +15,7 @@ from app.entries import Entry, UnknownVersionError
 from app.generators import Generators
 from app.orders import DEFAULT_N, MAX_N, MAX_TEXT, Order
 from app.rendering import measure_grid
-from app.views import Strings, Visit
+from app.views import Strings, Visit, name_field
 from models import seeds
 from models.archs import ARCHS
 from models.seed_index import SEEDS
@@ -21,6 +23,8 @@ from models.seed_index import SEEDS
 DEFAULT_ARCH = "wgan"
 SCALE = 4
 MAX_CHOICES = 50  # versions of an architecture in a menu, the newest ones
+
+BETWEEN_DIGITS = re.compile(r"[\s().,+\-‐-―ー]")  # what people write there, as in 03-1234-5678; scripts remove it, too
 
 CODE = {  # how to send a request; scripts fill in the same texts
     "curl": "curl '{address}' -o digits.png",
@@ -50,29 +54,31 @@ async def show_draw(request: Request, generators: GeneratorsDep) -> HTMLResponse
     visit = Visit(request)
     form = {"arch": DEFAULT_ARCH, "version": "", "digit": "", "text": "", "n": "", "scale": str(SCALE), "seed": ""}
     form |= {name: value for name, value in visit.query.items() if name in form}
+    form["text"] = BETWEEN_DIGITS.sub("", unicodedata.normalize("NFKC", form["text"]))
     if "again" in visit.query:
         form["seed"] = ""
     problems: list[str] = []
-    picture, described, size = "", "", (0, 0)
+    picture, replay, file, described, size = "", "", "", "", (0, 0)
     try:
         order = Order.model_validate({name: value for name, value in form.items() if value})
         loaded, problem = await generators.find_or_best(order.arch, order.version)
         if problem:
             form["version"] = ""
-            problems = [visit.strings["draw"]["instead"].format(detail=problem)]
+            problems = [visit.say_instead(order.arch, order.version, problem)]
         form["n"] = form["n"] or str(order.n or (1 if order.text else DEFAULT_N))
         form["seed"] = form["seed"] or str(random.randrange(SEEDS))
         asked = {name: value for name, value in form.items() if value} | {"version": loaded.manifest.version}
         picture = f"generate?{urlencode(asked)}"
+        replay = f"watch?{urlencode({'arch': order.arch, 'version': loaded.manifest.version})}"
+        file = f"{order.arch}-v{loaded.manifest.version}-seed{form['seed']}.png"
         size = (0, 0) if order.text else measure_grid(order.count, order.across, order.scale)
-        described = visit.strings["script"]["described"].format(
-            **asked, name=visit.strings["archs"][order.arch]["name"]
-        )
+        kind = "described_text" if order.text else "described_digit" if order.digit is not None else "described"
+        described = visit.strings["script"][kind].format(**asked, name=visit.strings["archs"][order.arch]["name"])
     except ValidationError as error:
         problems = [_explain(item, visit.strings) for item in error.errors(include_url=False)]
     except UnknownVersionError as error:  # there is none at all
-        problems = [str(error)]
-    choices = {arch: _list_choices(generators, arch, visit.strings) for arch in ARCHS}
+        problems = [visit.say_none(form["arch"], error)]
+    choices = list_choices(generators, visit.strings)
     data = {
         "code": CODE,
         "versions": choices,
@@ -83,31 +89,40 @@ async def show_draw(request: Request, generators: GeneratorsDep) -> HTMLResponse
     return visit.render(
         "draw", data, status=422 if problems else 200,
         archs=ARCHS, order=form, versions=choices, problems=problems,
-        picture=picture, size=size, described=described, link=picture.replace("generate", "./"),
+        picture=picture, file=file, size=size, described=described,
+        link=picture.replace("generate", "./"), replay=replay,
         code={kind: text.format(address=f"{request.base_url}{picture}") for kind, text in CODE.items()},
         bounds={"n": MAX_N, "text": MAX_TEXT, "seed": seeds.MAX_SEED},
     )  # fmt: skip
 
 
+def list_choices(generators: Generators, strings: Strings) -> dict[str, list[dict[str, Any]]]:
+    """Architecture → its newest usable versions, as a menu shows them."""
+    return {arch: _list_choices(generators, arch, strings) for arch in ARCHS}
+
+
 def _list_choices(generators: Generators, arch: str, strings: Strings) -> list[dict[str, Any]]:
-    """The newest usable versions of an architecture, as a menu shows them."""
     usable = [entry for entry in generators.entries if entry.arch == arch and entry.is_usable and entry.manifest]
-    return [{"version": entry.version, "label": _label(entry, strings)} for entry in usable[::-1][:MAX_CHOICES]]
+    return [
+        {"version": entry.version, "label": _label(entry, strings), "recipe": entry.manifest.recipe_name}
+        for entry in usable[::-1][:MAX_CHOICES]
+        if entry.manifest
+    ]
 
 
 def _label(entry: Entry, strings: Strings) -> str:
     assert entry.manifest
     said = entry.manifest
     text: str = strings["draw"]["choice"].format(version=said.version, recipe=said.recipe_name, epochs=said.epochs)
-    return f"{text} ★" if entry.is_default else text
+    if entry.is_default:
+        text = strings["draw"]["choice_best"].format(choice=text)
+    return text
 
 
 def _explain(item: Any, strings: Strings) -> str:
     """A mistake in the form, as a sentence."""
     name = str(item["loc"][0]) if item["loc"] else "query"
-    label = strings["draw"].get(name, name)
-    if item["type"] not in SENTENCES:
-        return f"{label}: {item['msg']}"
-    sentence, bound = SENTENCES[item["type"]]
+    label = name_field(strings["draw"], name)
+    sentence, bound = SENTENCES.get(item["type"], ("not_so", ""))
     text: str = strings["script"][sentence]
-    return text.format(field=label, bound=item.get("ctx", {}).get(bound))
+    return text.format(field=label, bound=item.get("ctx", {}).get(bound), detail=item["msg"])

@@ -6,19 +6,22 @@ of jobs works without scripts.
 
 import random
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urlencode
 
 import anyio.to_thread
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
 from redis.exceptions import RedisError
 
 from app import comparison
+from app.calls import get_call
 from app.dependencies import GeneratorsDep, JobQueue, ResourcesDep
 from app.entries import UnknownVersionError
 from app.errors import UnavailableError
-from app.routes.drawing import DEFAULT_ARCH
+from app.keys import Scope
+from app.routes.drawing import DEFAULT_ARCH, list_choices
 from app.views import Visit
 from models import classifier, seeds
 from models.archs import ARCHS
@@ -28,6 +31,8 @@ from worker.recipes import DEFAULT_RECIPE, RECIPES
 
 LISTED = 100  # jobs
 COMPARED = 16  # digits of each picture
+FIRST_DIGITS = {"from": 3, "to": 8}  # of a morph that nobody has chosen yet
+SHOWN_ID = 8  # letters of a job's id in a heading
 
 router = APIRouter(include_in_schema=False)
 
@@ -45,7 +50,8 @@ async def show_compare(request: Request, generators: GeneratorsDep) -> HTMLRespo
     }
     return visit.render(
         "compare", {"versions": versions},
-        columns=columns, recipes=recipes, metrics=comparison.METRICS, floors=classifier.facts().floors,
+        columns=columns, recipes=recipes, metrics=comparison.METRICS, best=comparison.choose_best(columns),
+        floors=classifier.facts().floors,
         parameters=comparison.count_parameters(), colab=comparison.COLAB_SECONDS, n=COMPARED,
         seed=visit.read_number("seed", seeds.find_last_first(COMPARED), 0),
         other_seed=random.randrange(10_000),
@@ -60,41 +66,53 @@ async def show_training(request: Request, resources: ResourcesDep) -> HTMLRespon
     choices = {arch: {name: rows[arch].epochs for name, rows in RECIPES.items() if arch in rows} for arch in ARCHS}
     form = {"arch": DEFAULT_ARCH, "recipe": DEFAULT_RECIPE, "epochs": "", "seed": "", "measure_every": ""}
     form |= {name: value for name, value in visit.query.items() if name in form}
+    form["arch"] = form["arch"] if form["arch"] in ARCHS else DEFAULT_ARCH
+    form["recipe"] = form["recipe"] if form["recipe"] in choices[form["arch"]] else DEFAULT_RECIPE
     return visit.render(
-        "training", {"recipes": choices, "default": DEFAULT_RECIPE},
+        "training",
+        {"recipes": choices, "default": DEFAULT_RECIPE, "labels": visit.list_labels("training", form)},
         jobs=jobs, problem=problem, archs=ARCHS, recipes=RECIPES, order=form,
-        epochs=choices[DEFAULT_ARCH][DEFAULT_RECIPE], bounds={"epochs": MAX_EPOCHS, "seed": seeds.MAX_SEED},
+        epochs=choices[form["arch"]][form["recipe"]], bounds={"epochs": MAX_EPOCHS, "seed": seeds.MAX_SEED},
     )  # fmt: skip
 
 
 @router.get("/watch")
-async def show_watch(request: Request, resources: ResourcesDep) -> HTMLResponse:
+async def show_watch(request: Request, resources: ResourcesDep) -> Response:
     """Watch a job, or replay a version: ``job``, or ``arch`` and ``version``."""
     visit = Visit(request)
     strings = visit.strings
     asked = {name: visit.query.get(name, "") for name in ("job", "arch", "version")}
-    job, problem = None, ""
+    job, manifest, problem = None, None, ""
     if asked["job"]:
+        key = get_call(request.scope).key
+        if key and not key.may(Scope.TRAIN):
+            asked_for = {"next": f"/watch?{urlencode({'job': asked['job']})}", "lacking": Scope.TRAIN}
+            headers = {"Cache-Control": "no-store"}
+            return RedirectResponse(f"login?{urlencode(asked_for)}", HTTPStatus.SEE_OTHER, headers)
         job, problem = await _ask_queue(resources.job_queue, lambda store: store.get(asked["job"]), None)
         if not job and not problem:
-            return visit.render("problem", {}, status=404, problem=strings["script"]["unknown_job"])
+            return visit.render_problem(strings["script"]["unknown_job"], HTTPStatus.NOT_FOUND)
         arch, version = (job.arch, job.version) if job else ("", None)
         source = f"jobs/{asked['job']}"
         heading = strings["watch"]["job"].format(
-            name=strings["archs"].get(arch, {"name": "?"})["name"], id=asked["job"]
+            name=strings["archs"].get(arch, {"name": "?"})["name"], id=asked["job"][:SHOWN_ID]
         )
     else:
         try:
             entry = await resources.generators.find_entry(asked["arch"], asked["version"])
-        except UnknownVersionError as error:
-            sentence = str(error) if asked["version"] else strings["problem"]["no_target"]
-            return visit.render("problem", {}, status=404, problem=sentence)
+        except UnknownVersionError:
+            name = strings["archs"].get(asked["arch"], {}).get("name")
+            kind = "no_version" if name and asked["version"] else "no_target"
+            sentence = strings["problem"][kind].format(name=name, version=asked["version"])
+            return visit.render_problem(sentence, HTTPStatus.NOT_FOUND)
+        manifest = entry.manifest
         arch, version, source = entry.arch, entry.version, f"models/{entry.arch}/{entry.version}"
         heading = strings["watch"]["version"].format(name=strings["archs"][arch]["name"], version=version)
-    data = {"job": asked["job"], "source": source}
+    floors = (manifest and manifest.floors) or classifier.facts().floors
+    data = {"job": asked["job"], "source": source, "epochs": job.epochs if job else 0, "floors": floors}
     return visit.render(
         "watch", data,
-        source=source, heading=heading, arch=arch, version=version, job=job, problem=problem,
+        source=source, heading=heading, arch=arch, version=version, job=job, manifest=manifest, problem=problem,
     )  # fmt: skip
 
 
@@ -106,16 +124,18 @@ async def show_morph(request: Request, generators: GeneratorsDep) -> HTMLRespons
     arch = arch if arch in ARCHS else DEFAULT_ARCH
     ends = {name: visit.read_number(name, seeds.MAX_SEED, random.randrange(SEEDS)) for name in ("from", "to")}
     version, query, problem = visit.query.get("version", ""), "", ""
+    versions = list_choices(generators, visit.strings)
     try:
         loaded, error = await generators.find_or_best(arch, version or None)
         query = urlencode({"arch": arch, **ends, "version": loaded.manifest.version})
         if error:
-            version, problem = "", visit.strings["draw"]["instead"].format(detail=error)
+            problem, version = visit.say_instead(arch, version, error), ""
     except UnknownVersionError as none:  # there is none at all
-        problem = str(none)
+        problem = visit.say_none(arch, none)
     return visit.render(
-        "morph", {"labels": visit.list_labels("morph", ends)},
-        archs=ARCHS, arch=arch, version=version, ends=ends, query=query, problem=problem,
+        "morph", {"labels": visit.list_labels("morph", ends), "versions": versions},
+        archs=ARCHS, arch=arch, version=version, versions=versions, ends=ends, query=query, problem=problem,
+        digits={} if visit.query.keys() & ends.keys() else FIRST_DIGITS,
         bounds={"seed": seeds.MAX_SEED},
     )  # fmt: skip
 

@@ -10,9 +10,10 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from app.routes import drawing, pages
 from app.static import FOLDER
-from app.views import MENU
-from tests.processes import running_api
+from app.views import MENU, ROUTES
+from tests.processes import eventually, running_api
 from worker.jobs import JobStore, TrainRequest
 from worker.recipes import ArchName
 
@@ -126,12 +127,15 @@ def test_the_form_draws_without_scripts(api: httpx.Client) -> None:
         ("scale=9", "Scale: at most 8."),
         ("seed=-1", "Seed: at least 0."),
         ("digit=3&text=31", "Choose a digit or write a number, not both."),
-        ("text=abc", "Or write a number: only the digits 0 to 9."),
-        ("text=0123456789&n=1024", "Or write a number: at most 1 digits."),
+        ("text=abc", "Number: only the digits 0 to 9."),
+        ("text=0123456789&n=1024", "Number: at most 1 digits with so many lines."),
         ("n=abc", "How many: a whole number."),
         ("digit=3&seed=99999", "Seed: at most 65535."),
         ("arch=nothing", "Generator"),
-        ("arch=wgan&version=999", "wgan has no version 999. Here is the best version instead."),
+        (
+            "arch=wgan&version=999",
+            "Version 999 of WGAN-GP cannot be used (wgan has no version 999). Here is the best one instead.",
+        ),
     ],
 )
 def test_a_mistake_is_explained_and_what_was_typed_stays(api: httpx.Client, query: str, sentence: str) -> None:
@@ -179,3 +183,43 @@ def test_without_redis_everything_but_jobs_is_there(tmp_path: Path) -> None:
         assert "none is set up" in api.get("/training").text
         assert "none is set up" in api.get("/watch?job=x").text
         assert api.get("/").status_code == api.get("/compare").status_code == 200
+
+
+def test_a_visitor_gets_a_page_and_a_script_a_problem(tmp_path: Path) -> None:
+    """What was typed is in the address, which is opened again once there is room."""
+    with running_api(tmp_path, DIGITS_MODEL_DIR=str(tmp_path), DIGITS_LIMIT_REQUESTS="1") as client:
+
+        def refuse(**headers: str) -> httpx.Response:
+            def is_refused() -> httpx.Response | None:
+                answer = client.get("/?n=4&seed=3&lang=ja", headers=headers)
+                return answer if answer.status_code == 429 else None
+
+            answer = eventually(is_refused, "the limit is met")
+            assert answer
+            assert answer.headers["Retry-After"] == "1"
+            assert "Accept" in answer.headers["Vary"].split(", ")
+            return answer
+
+        page = refuse(Accept="text/html")
+        assert page.headers["Content-Type"].startswith("text/html")
+        assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert page.headers["Cache-Control"] == "no-store"
+        assert "Set-Cookie" not in page.headers  # which would be for a wrong path, behind a proxy's prefix
+        assert '<meta http-equiv="refresh" content="1">' in page.text
+        assert "1 秒後に再試行します" in page.text
+        assert refuse().headers["Content-Type"] == "application/problem+json"
+
+
+def test_a_visitor_is_told_what_is_wrong(api: httpx.Client) -> None:
+    answer = api.get("/?n=4&n=5", headers={"Accept": "text/html"})
+    assert answer.status_code == 422
+    assert "The service has refused this (n: " in unescape(answer.text)
+    assert "refresh" not in answer.text
+    missing = api.get("/trainings", headers={"Accept": "text/html"})
+    assert missing.status_code == 404
+    assert "<h1>Not found</h1>" in missing.text
+    assert api.get("/trainings").headers["Content-Type"] == "application/problem+json"
+
+
+def test_each_view_is_known_as_one() -> None:
+    assert {route.name for router in (drawing.router, pages.router) for route in router.routes} == ROUTES  # type: ignore[attr-defined]

@@ -95,3 +95,13 @@ def visiting(chromium: Browser, base: object, *, may_lose: bool = False) -> Iter
 def visitor(chromium: Browser, service: Service) -> Iterator[Visitor]:
     with visiting(chromium, service.api.base_url) as visitor:
         yield visitor
+
+
+@pytest.fixture
+def without_jobs(service: Service) -> Iterator[None]:
+    """Each test leaves an idle worker behind."""
+    yield
+    for job in service.api.get("/jobs").json():
+        if job["ended_at"] is None:
+            service.api.delete(f"/jobs/{job['id']}")
+            service.wait_for(job["id"], "canceled")

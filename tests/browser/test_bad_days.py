@@ -52,7 +52,7 @@ def open_drawn(visitor: Visitor, address: str = "") -> Page:
 
 
 def again(page: Page) -> None:
-    page.get_by_role("button", name="Draw again").click()
+    page.get_by_role("button", name="New digits").click()
 
 
 def test_offline(visitor: Visitor) -> None:
@@ -124,7 +124,7 @@ def test_a_rejected_version(visitor: Visitor) -> None:
     expect(page.locator(".result .problem")).to_contain_text(f"version {DAMAGED} of wgan is rejected")
     expect(page.locator(".cells button")).to_have_count(4)  # of the best version
     assert page.get_by_label("Version").input_value() == ""
-    page.get_by_role("button", name="Draw again").click()
+    page.get_by_role("button", name="New digits").click()
     expect(page.locator(".result .problem")).to_have_count(0)
 
 
@@ -165,7 +165,10 @@ def test_a_failed_job(visitor: Visitor, store: JobStore) -> None:
 
 def test_a_job_or_a_version_that_is_not_there(visitor: Visitor, store: JobStore) -> None:
     expect(visitor.open("watch?job=nothing").locator("main")).to_contain_text("There is no such job")
-    expect(visitor.open("watch?arch=wgan&version=999").locator("main")).to_contain_text("wgan has no version 999")
+    page = visitor.open("watch?arch=wgan&version=999")
+    expect(page.locator(".problem")).to_have_text("WGAN-GP has no version 999. Choose another one on the view Draw.")
+    red = page.locator(".problem").evaluate("one => getComputedStyle(one).color")
+    expect(page.locator("h1")).not_to_have_css("color", red)
 
 
 @pytest.mark.parametrize(("field", "value"), [("Epochs", "1001"), ("Epochs", "0"), ("Seed", "-1")])

@@ -20,9 +20,9 @@ def test_all_pictures_are_there_and_from_the_same_seeds(visitor: Visitor) -> Non
     assert pictures.count() == 7  # three generators, two recipes, and real digits
     for picture in pictures.all():
         picture.scroll_into_view_if_needed()
-        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 4 * 58 - 2
+        assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 4 * 114 - 2
         assert "seed=5&" in (picture.get_attribute("src") or "")
-    assert page.locator(".comparison").get_by_role("columnheader").count() == 4
+    assert page.locator(".pictures").get_by_role("columnheader").count() == 4
     page.get_by_role("link", name="Other seeds").click()
     page.wait_for_url(re.compile(r"seed=\d+"))
 
@@ -37,9 +37,9 @@ def test_every_fact_is_there_with_a_sentence(visitor: Visitor) -> None:
     for row in rows.values():
         assert row.locator("th small").inner_text().endswith(".")
     assert [cell.inner_text() for cell in rows["Training on Colab"].locator("td").all()[:3]] == [
-        "22 min", "36 min", "2 h 50 min",
+        "22 min", "36 min", "2 h 51 min",
     ]  # fmt: skip
-    assert rows["FID"].locator("td").nth(3).inner_text() == "0.9575"
+    assert rows["FID"].locator("td").nth(3).inner_text() == "0.96"
 
 
 @pytest.mark.parametrize("by", ["click", "key"])

@@ -5,9 +5,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -34,16 +35,16 @@ def test_the_first_picture_is_there_at_once_and_follows_the_form(visitor: Visito
     page.get_by_text("DCGAN").click()
     expect(page.locator("#caption")).to_contain_text("DCGAN")
     seed = page.get_by_label("Seed", exact=True).input_value()
-    page.get_by_role("button", name="Draw this seed").click()
+    page.get_by_role("button", name="Same seed").click()
     expect(page.locator("#sheet")).not_to_have_attribute("aria-busy", "true")
     assert page.get_by_label("Seed", exact=True).input_value() == seed
-    page.get_by_role("button", name="Draw again").click()
+    page.get_by_role("button", name="New digits").click()
     expect(page.get_by_label("Seed", exact=True)).not_to_have_value(seed)
 
 
 def test_the_link_reproduces_the_picture(visitor: Visitor, service: Service) -> None:
     page = visitor.open()
-    page.get_by_role("button", name="Draw again").click()
+    page.get_by_role("button", name="New digits").click()
     wait_for_cells(page, 16)
     expect(page.locator("#picture")).to_have_attribute("src", re.compile("^blob:"))
     link = page.get_by_role("link", name="Link to this picture").get_attribute("href")
@@ -130,7 +131,7 @@ def test_without_scripts(visitor: Visitor) -> None:
     page = visitor.open(java_script_enabled=False)
     page.get_by_label("DCGAN").check(force=True)
     page.get_by_label("How many").fill("9")
-    page.get_by_role("button", name="Draw again").click()
+    page.get_by_role("button", name="New digits").click()
     picture = page.locator("#picture")
     address = picture.get_attribute("src")
     assert address
@@ -165,3 +166,78 @@ def test_keyboard_alone(visitor: Visitor) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.get_by_role("button", name="Image 5", exact=True)).to_be_focused()
+
+
+def test_each_digit_of_a_number_has_its_neighbours(visitor: Visitor) -> None:
+    page = visitor.open("?arch=wgan&version=3&text=42&seed=3")
+    wait_for_cells(page, 1)
+    expect(page.locator("#caption")).to_contain_text("42, written by WGAN-GP version 3")
+    page.get_by_role("button", name="Image 1", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    neighbours = dialog.get_by_role("img", name=re.compile("^Neighbours"))
+    expect(dialog.locator("tbody tr")).to_have_count(2)
+    seeds = dialog.locator("tbody td:first-child").all_inner_texts()
+    expect(neighbours).to_have_attribute("src", re.compile(f"seed={seeds[1]}&"))  # it was clicked in its middle
+    dialog.get_by_role("button", name=f"Neighbours of seed {seeds[0]}").click()
+    expect(neighbours).to_have_attribute("src", re.compile(f"seed={seeds[0]}&"))
+
+
+def test_a_wrong_number_is_explained_where_it_is_typed(visitor: Visitor) -> None:
+    page = visitor.open("?seed=5", locale="ja-JP")
+    wait_for_cells(page, 16)
+    page.locator("#n").fill("5000")
+    expect(page.locator("#mistake")).to_have_text("枚数：1024 以下にしてください。")
+    page.locator("#n").fill("4")
+    expect(page.locator("#mistake")).to_have_text("")
+    wait_for_cells(page, 4)
+
+
+def test_what_cannot_be_drawn_has_no_code(visitor: Visitor) -> None:
+    visitor.may_lose = True  # it is a 422
+    page = visitor.open("?n=5000")
+    expect(page.get_by_text("How many: at most 1024.")).to_be_visible()
+    expect(page.locator("#code-curl")).to_be_hidden()
+    page.locator("#n").fill("4")
+    expect(page.locator("#code-curl")).to_contain_text("n=4")
+    expect(page.locator("#code-curl")).to_be_visible()
+
+
+def test_copy_without_a_clipboard(visitor: Visitor) -> None:
+    """Browsers give none to pages of other hosts without https."""
+    page = visitor.open("?seed=5")
+    wait_for_cells(page, 16)
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("getSelection().toString()") == page.locator("#code-curl").inner_text()
+
+
+@pytest.mark.parametrize("typed", ["０９０１", "09-01", "+0 (901)"])
+def test_a_number_is_read_as_people_write_it(visitor: Visitor, typed: str) -> None:
+    page = visitor.open("?seed=5")
+    wait_for_cells(page, 16)
+    page.locator("#text").press_sequentially(typed)
+    expect(page.locator("#text")).to_have_value("0901")
+    expect(page.locator("#caption")).to_contain_text("0901, written by")
+    unscripted = visitor.open(f"?{urlencode({'text': typed})}", java_script_enabled=False)
+    expect(unscripted.locator("#caption")).to_contain_text("0901, written by")
+
+
+def test_a_click_on_a_number_opens_the_digit_there(visitor: Visitor) -> None:
+    page = visitor.open("?arch=wgan&version=3&text=31415&seed=3")
+    wait_for_cells(page, 1)
+    cell = page.get_by_role("button", name="Image 1", exact=True)
+    box = cell.bounding_box()
+    assert box
+    cell.click(position={"x": box["width"] * 0.97, "y": 10})
+    dialog = page.get_by_role("dialog")
+    last = dialog.locator("tbody button").last
+    expect(last).to_have_attribute("aria-pressed", "true")
+    href = dialog.get_by_role("link", name="Morph from here").get_attribute("href") or ""
+    assert href.endswith(f"from={last.inner_text()}")
+
+
+def test_many_digits_are_shown_without_scripts(visitor: Visitor) -> None:
+    """Browsers prefer WebP, which cannot hold them: they come as PNG."""
+    page = visitor.open("?n=400&seed=5&scale=4", java_script_enabled=False)
+    assert page.locator("#picture").evaluate("image => image.complete && image.naturalWidth") == 20 * 114 - 2

@@ -72,7 +72,7 @@ def test_a_key_that_is_revoked_is_told(guarded: tuple[Visitor, str], keys_file: 
     revoke_key(keys_file, "class-3b")
 
     def is_refused() -> bool:
-        page.get_by_role("button", name="Draw again").click()
+        page.get_by_role("button", name="New digits").click()
         return "The key is not good any more" in page.locator("#notice").inner_text()
 
     eventually(is_refused, "the page says so")

@@ -34,17 +34,45 @@ def test_the_slider_goes_from_one_digit_to_the_other(visitor: Visitor) -> None:
     assert move(page, "End") == first
 
 
-def test_from_a_3_to_an_8(visitor: Visitor) -> None:
+def test_from_a_3_to_an_8_and_to_any_other_digit(visitor: Visitor) -> None:
     page = visitor.open("morph?arch=dcgan")
+    chosen = {"from": 3, "to": 8}  # at first
+    for end in ("from", "to"):
+        expect(page.locator(f"#{end}-digit")).to_have_value(str(chosen[end]))
     expect(page.locator("#position")).to_be_enabled()
-    for end, digit in (("from", 3), ("to", 8)):
-        before = page.locator("#strip").get_attribute("src") or ""
-        page.locator(f"#{end}-digit").select_option(str(digit))
-        expect(page.locator("#strip")).not_to_have_attribute("src", before)
-    for end, digit in (("from", 3), ("to", 8)):
-        seed = page.locator(f"#{end}").input_value()
-        answer = page.request.get(f"generate?arch=dcgan&n=1&seed={seed}", headers={"Accept": "application/json"}).json()
-        assert answer["images"][0]["digit"] == digit
+    for other in ({}, {"from": 5}, {"to": 0}):
+        for end, digit in other.items():
+            before = page.locator("#strip").get_attribute("src") or ""
+            page.locator(f"#{end}-digit").select_option(str(digit))
+            expect(page.locator("#strip")).not_to_have_attribute("src", before)
+        chosen |= other
+        for end, digit in chosen.items():
+            query = f"arch=dcgan&n=1&seed={page.locator(f'#{end}').input_value()}"
+            answer = page.request.get(f"generate?{query}", headers={"Accept": "application/json"}).json()
+            assert answer["images"][0]["digit"] == digit
+
+
+def test_another_version_keeps_the_recipe_and_a_missing_one_is_told(visitor: Visitor) -> None:
+    page = visitor.open("morph?arch=wgan&version=2&from=3&to=8")  # of recipe book
+    expect(page.locator("#caption")).to_contain_text("WGAN-GP version 2")
+    page.get_by_text("DCGAN").click()
+    expect(page.locator("#caption")).to_contain_text("DCGAN version 2")  # of book, too
+    page.goto("morph?arch=wgan&version=99&from=3&to=8")
+    expect(page.locator("#caption")).to_contain_text("WGAN-GP version 3")
+    expect(page.locator(".result .problem")).to_contain_text("Version 99 of WGAN-GP cannot be used")
+
+
+def test_a_wrong_seed_is_explained(visitor: Visitor) -> None:
+    page = visitor.open("morph?arch=wgan&from=3&to=8")
+    expect(page.locator("#position")).to_be_enabled()
+    for wrong, sentence in {
+        "-3": "From: at least 0.",
+        "1.5": "From: a whole number.",
+        "": "From: a whole number.",
+    }.items():
+        page.locator("#from").fill(wrong)
+        page.locator("#from").press("Tab")
+        expect(page.locator("#mistake")).to_have_text(sentence)
 
 
 def test_play_and_save(visitor: Visitor) -> None:
@@ -57,6 +85,7 @@ def test_play_and_save(visitor: Visitor) -> None:
     assert parse_qs(urlsplit(href).query)["version"] == ["1"]
     with page.expect_download() as saved:
         page.get_by_role("link", name="Save the animation").click()
+    assert saved.value.suggested_filename == "vanilla-v1-1-2.webp"
     assert saved.value.path().read_bytes()[8:12] == b"WEBP"
 
 

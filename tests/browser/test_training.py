@@ -1,7 +1,6 @@
 """Train and watch, with the real worker: from the form to the version, and through a restart of the API."""
 
 import re
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -11,6 +10,8 @@ from tests.browser.conftest import PATIENCE_MILLISECONDS, Visitor
 from tests.processes import eventually
 from tests.system.conftest import Service
 from tests.versions import NEXT
+
+pytestmark = pytest.mark.usefixtures("without_jobs")
 
 EPOCHS = 20  # of the job that is still trained when the API is back
 
@@ -25,22 +26,12 @@ new MutationObserver(() => {
 """
 
 
-@pytest.fixture(autouse=True)
-def _without_jobs(service: Service) -> Iterator[None]:
-    """Each test leaves an idle worker behind."""
-    yield
-    for job in service.api.get("/jobs").json():
-        if job["ended_at"] is None:
-            service.api.delete(f"/jobs/{job['id']}")
-            service.wait_for(job["id"], "canceled")
-
-
 def start(page: Page, epochs: int) -> str:
     """Send a job by the form; its id."""
     page.locator("#order").get_by_text("Vanilla GAN").click()
     page.get_by_label("Epochs", exact=True).fill(str(epochs))
     page.get_by_role("button", name="Train", exact=True).click()
-    link = page.get_by_role("link", name="The job is queued.")
+    link = page.get_by_role("link", name="The job is queued. Watch it learn.")
     link.click()
     page.wait_for_url(re.compile("watch"))
     return page.url.partition("job=")[2]
@@ -54,8 +45,8 @@ def test_a_training_is_watched_to_its_end_and_its_version_drawn_from(visitor: Vi
     page = visitor.open("training")
     job = start(page, 3)
     page.evaluate(RECORD)
-    expect(page.locator("#facts")).to_contain_text("trains", timeout=PATIENCE_MILLISECONDS)
-    made = page.get_by_role("link", name="Draw from this version")
+    expect(page.locator("#facts")).to_contain_text("training", timeout=PATIENCE_MILLISECONDS)
+    made = page.get_by_role("link", name="Draw from it")
     expect(made).to_be_visible(timeout=PATIENCE_MILLISECONDS)
     expect(page.locator("#facts")).to_contain_text(f"It made version {NEXT['vanilla']}.")
     expect(page.locator("#epoch")).to_have_attribute("max", "3")
@@ -63,8 +54,11 @@ def test_a_training_is_watched_to_its_end_and_its_version_drawn_from(visitor: Vi
     assert service.job(job)["state"] == "succeeded"
     for epoch in (1, 2, 3):
         page.locator("#epoch").fill(str(epoch))
-        expect(page.locator("#shown")).to_have_text(str(epoch))
+        expect(page.locator("#shown")).to_have_text(f"{epoch} of 3")
         page.locator("#sample").evaluate("image => image.decode()")
+    again = visitor.open(f"watch?job={job}")  # when it has ended, all epochs come from the version
+    expect(again.locator("#shown")).to_have_text("3 of 3")
+    expect(again.locator("#sample")).to_have_attribute("src", re.compile("jobs/.*epoch=3"))
     made.click()
     expect(page.locator("#caption")).to_contain_text(f"Vanilla GAN version {NEXT['vanilla']}")
     expect(page.locator(".cells button")).to_have_count(16)
@@ -82,7 +76,7 @@ def test_no_epoch_is_missing_or_comes_twice_when_the_api_dies(visitor: Visitor, 
     expect(page.locator("#connection")).to_contain_text("The connection is gone")
     expect(page.locator("#connection")).to_have_text("", timeout=PATIENCE_MILLISECONDS)
     assert count_epochs(page) < EPOCHS
-    expect(page.get_by_role("link", name="Draw from this version")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    expect(page.get_by_role("link", name="Draw from it")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
     seen = [tuple(map(int, one.split(","))) for one in page.evaluate("window.seen")]
     # As many points as epochs: none lacks, none comes twice. The picture of the newest point may be on its way.
     assert all(points - epoch in (0, 1) for epoch, points in seen), seen
@@ -93,7 +87,7 @@ def test_no_epoch_is_missing_or_comes_twice_when_the_api_dies(visitor: Visitor, 
 def test_cancel_asks_first(visitor: Visitor, service: Service) -> None:
     page = visitor.open("training")
     job = start(page, 500)
-    expect(page.locator("#facts")).to_contain_text("trains", timeout=PATIENCE_MILLISECONDS)
+    expect(page.locator("#facts")).to_contain_text("training", timeout=PATIENCE_MILLISECONDS)
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Let it train").click()
     assert not service.job(job)["cancel_requested"]
@@ -115,7 +109,7 @@ def test_a_canceled_job_can_keep_its_epochs(visitor: Visitor, service: Service) 
     page.get_by_role("button", name="Cancel").click()
     page.get_by_label("Keep the finished epochs").check()
     page.get_by_role("button", name="Cancel the job").click()
-    expect(page.get_by_role("link", name="Draw from this version")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    expect(page.get_by_role("link", name="Draw from it")).to_be_visible(timeout=PATIENCE_MILLISECONDS)
     assert service.job(job)["version"]
 
 
@@ -161,16 +155,62 @@ def test_redis_is_lost_and_comes_back(visitor: Visitor, service: Service) -> Non
 def test_a_version_replays_from_its_files(visitor: Visitor) -> None:
     page = visitor.open("watch?arch=wgan&version=3")
     expect(page.locator("#epoch")).to_have_attribute("max", "150")
-    expect(page.locator("#shown")).to_have_text("150")
+    expect(page.locator("#shown")).to_have_text("150 of 150")
     assert page.locator("#curves polyline").first.evaluate("line => line.points.length") == 150
     expect(page.locator("#curves")).to_contain_text("Critic's estimate of the distance")
     page.locator("#epoch").focus()
     page.keyboard.press("Home")
-    expect(page.locator("#shown")).to_have_text("1")
+    expect(page.locator("#shown")).to_have_text("1 of 150")
     page.get_by_role("button", name="Play").click()
-    expect(page.locator("#shown")).not_to_have_text("1")
+    expect(page.locator("#shown")).not_to_have_text("1 of 150")
     page.get_by_role("button", name="Pause").click()
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     with page.expect_download() as saved:
         page.get_by_role("link", name="Save the animation").click()
     assert saved.value.path().read_bytes()[8:12] == b"WEBP"
+
+
+def test_a_proxy_that_answers_for_the_service_ends_no_watching(visitor: Visitor, service: Service) -> None:
+    visitor.may_lose = True
+    job = service.train(arch="vanilla", epochs=500)
+    service.wait_for(job, "running")
+    page = visitor.open("docs")
+    page.route("**/events", lambda route: route.fulfill(status=504, body="<h1>Gateway Time-out</h1>"), times=2)
+    page.goto(f"watch?job={job}")
+    expect(page.locator("#connection")).to_contain_text("The connection is gone")
+    eventually(lambda: count_epochs(page) >= 1, "an epoch is shown")
+    expect(page.locator("#connection")).to_have_text("")
+
+
+def test_a_form_with_a_wrong_address_trains_by_the_defaults(visitor: Visitor) -> None:
+    page = visitor.open("training?arch=x&recipe=y")
+    expect(page.get_by_label("WGAN-GP")).to_be_checked()
+    expect(page.locator("#recipe")).to_have_value("tuned")
+    with page.expect_response("**/training?**"):
+        pass  # its list is looked for again
+
+
+def test_an_animation_begins_with_the_first_epoch(visitor: Visitor) -> None:
+    page = visitor.open("watch?arch=wgan&version=1")
+    expect(page.locator("#shown")).to_have_text("40 of 40")
+    page.evaluate("""() => {
+      window.shown = [];
+      const place = document.getElementById("shown");
+      new MutationObserver(() => window.shown.push(place.textContent)).observe(place, { childList: true });
+    }""")
+    page.get_by_role("button", name="Play").click()
+    eventually(lambda: len(page.evaluate("window.shown")) > 2, "it plays")
+    assert page.evaluate("window.shown")[:3] == ["1 of 40", "2 of 40", "3 of 40"]
+
+
+def test_a_training_that_is_watched_offline_says_so(visitor: Visitor, service: Service) -> None:
+    visitor.may_lose = True
+    job = service.train(arch="vanilla", epochs=500)
+    service.wait_for(job, "running")
+    page = visitor.open(f"watch?job={job}")
+    eventually(lambda: count_epochs(page) >= 1, "an epoch is shown")
+    expect(page).to_have_title(f"Watch it learn: Vanilla GAN, job {job[:8]} – digits")
+    page.context.set_offline(True)
+    expect(page.locator("#notice")).to_contain_text("This device is offline")
+    page.context.set_offline(False)
+    expect(page.locator("#notice")).to_have_text("", timeout=PATIENCE_MILLISECONDS)

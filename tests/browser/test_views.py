@@ -1,9 +1,12 @@
 """Every view: for people who use a keyboard, a screen reader, a telephone, another language, the dark."""
 
+import io
 import re
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visitor
@@ -124,3 +127,10 @@ def test_the_first_view_is_readable_soon(visitor: Visitor) -> None:
     page = visitor.open(java_script_enabled=False)
     assert page.get_by_role("heading").count() >= 1
     assert page.locator("#picture").evaluate("image => image.complete && image.naturalWidth") == 4 * 114 - 2
+
+
+def test_curves_are_shown_as_they_were_drawn(visitor: Visitor) -> None:
+    """Opened by their address, too: their policy lets their own styles be, and nothing else."""
+    page = visitor.open("models/wgan/1/curves.svg")
+    with Image.open(io.BytesIO(page.screenshot())) as picture:
+        assert np.asarray(picture.convert("L")).mean() > 200  # a white figure

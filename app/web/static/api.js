@@ -1,8 +1,8 @@
 // Questions to the API, and what to say when it does not answer as hoped.
 
-import { data, notice, pause, t } from "./page.js";
+import { data, notice, pause, t, withdraw } from "./page.js";
 
-const AGAIN_SECONDS = 1; // between two tries while the service is away
+export const AGAIN_SECONDS = 1; // between two tries while the service is away
 const MOST_SECONDS = 10; // the same if the service has much to do: its own guess is for the worst case
 const BACK_MILLISECONDS = 4000; // that the page says that the service is back
 
@@ -36,9 +36,20 @@ export async function ask(address, options = {}) {
   throw new Problem(response.status, said, Number(response.headers.get("Retry-After")));
 }
 
+/** Ask, and read the whole answer as "json", "text" or "blob": gives it and its headers. */
+export async function read(kind, address, options = {}) {
+  const answer = await ask(address, options);
+  try {
+    return [await answer[kind](), answer.headers];
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0); // the connection ended in its midst
+  }
+}
+
 export async function askJson(address, options = {}) {
-  const response = await ask(address, { ...options, headers: { Accept: "application/json", ...options.headers } });
-  return response.json();
+  const [said] = await read("json", address, { ...options, headers: { Accept: "application/json", ...options.headers } });
+  return said;
 }
 
 /** What a problem means, in a sentence that says what to do. */
@@ -47,20 +58,24 @@ export function explain({ status, detail, errors, seconds }) {
   if (status === 401) return t("key_gone");
   if (status === 403 && errors[0]?.bound?.needed) return t("key_lacks", { scope: errors[0].bound.needed });
   if (status === 403 && errors[0]?.field === "job_id") return t("not_yours");
+  if (status === 404 && errors[0]?.field === "job_id" && /no job/.test(detail)) return t("unknown_job");
+  if (status === 404 && errors[0]?.field === "version") return t("unknown_version", { detail });
+  if (status === 409) return t("over");
   if (status === 422 && errors.length) return errors.map(explainField).join(" ");
   if (status === 429) return t("busy", { seconds });
   if (status === 502) return t("away");
-  if (status === 503) return /redis/i.test(detail) ? t(/DIGITS_REDIS_URL/.test(detail) ? "redis_missing" : "redis_away") : detail;
+  if (status === 503) return /redis/i.test(detail) ? t(/DIGITS_REDIS_URL/.test(detail) ? "redis_missing" : "redis_away") : t("not_now", { detail });
   if (status === 504) return t("slow");
-  if (status === 404 && /version/.test(detail)) return t("unknown_version", { detail });
-  return detail || t("failed");
+  return status < 500 && detail ? detail : t("failed");
 }
 
 function explainField({ field, detail, bound }) {
   const label = data.labels?.[field] ?? field;
+  if (/ are wanted$/.test(detail)) return t("too_few", { bound: bound.le });
+  if (field === "text" && bound?.le !== undefined) return t("too_long", { field: label, bound: bound.le });
   if (bound?.le !== undefined) return t("at_most", { field: label, bound: bound.le });
   if (bound?.ge !== undefined) return t("at_least", { field: label, bound: bound.ge });
-  return `${label}: ${detail}`;
+  return t("not_so", { field: label, detail });
 }
 
 /**
@@ -73,7 +88,7 @@ export async function persist(who, action, signal) {
       const result = await action();
       if (signal?.aborted) return undefined;
       notice(who, waited ? t("back") : "", "good");
-      if (waited) setTimeout(() => notice(who, ""), BACK_MILLISECONDS);
+      if (waited) setTimeout(() => withdraw(who, t("back")), BACK_MILLISECONDS);
       return result;
     } catch (error) {
       if (signal?.aborted) return undefined;
@@ -86,14 +101,28 @@ export async function persist(who, action, signal) {
   }
 }
 
+const broken = new Map(); // image → {address, trying}: what could not be loaded, and what stops its next try
+
 /** A picture that could not be loaded is asked for again, which also says why. */
 async function repair(image) {
   const address = image.getAttribute("src");
-  if (!address || /^(data|blob):/.test(address) || image.dataset.asked === address) return;
-  image.dataset.asked = address; // if it still cannot be shown, that is all
-  if ((await persist(address, () => ask(address))) && image.getAttribute("src") === address) image.src = address;
+  if (!address || /^(data|blob):/.test(address)) return;
+  if (broken.get(image)?.address === address) return; // it was there, and still cannot be shown
+  forget(image);
+  const trying = new AbortController();
+  broken.set(image, { address, trying });
+  const isThere = await persist("pictures", () => ask(address, { signal: trying.signal }), trying.signal);
+  if (isThere && image.getAttribute("src") === address) image.src = address;
+}
+
+/** Something else is shown in its place. */
+function forget(image) {
+  broken.get(image)?.trying.abort();
+  const wasBroken = broken.delete(image);
+  for (const other of broken.keys()) if (!other.isConnected) broken.delete(other); // of a dialog that was filled anew
+  if (wasBroken && !broken.size) notice("pictures", "");
 }
 
 document.addEventListener("error", ({ target }) => target instanceof HTMLImageElement && repair(target), true);
-document.addEventListener("load", ({ target }) => delete target.dataset?.asked, true);
+document.addEventListener("load", ({ target }) => forget(target), true);
 for (const image of document.images) if (image.complete && !image.naturalWidth) repair(image); // before this script ran

@@ -1,6 +1,6 @@
 // The blind test: which of two digits is real? It keeps score per generator.
 
-import { ask, persist } from "./api.js";
+import { persist, read } from "./api.js";
 import { data, find, make, makeSignals, nameArch, t } from "./page.js";
 
 const KEPT = "digits-blind-test"; // in the browser's storage
@@ -13,13 +13,13 @@ const recipe = find("test-recipe");
 
 let pair = null; // {arch, recipe, real: 0 or 1}; null while there is none to choose from
 const startAsking = makeSignals();
-const scores = read(); // recipe → architecture → {shown, fooled}
+let scores = {}; // recipe → architecture → {shown, fooled}
 
-function read() {
+function readScores() {
   try {
-    return JSON.parse(localStorage.getItem(KEPT)) ?? {};
+    return JSON.parse(localStorage.getItem(KEPT)) ?? scores;
   } catch {
-    return {}; // no storage, or not ours
+    return scores; // no storage, or not ours
   }
 }
 
@@ -36,12 +36,6 @@ const draw = (below) => Math.floor(Math.random() * below);
 /** The generators that have a version of the chosen recipe. */
 const listArchs = () => Object.keys(data.versions).filter((arch) => recipe.value in data.versions[arch]);
 
-/** The address of a blob, which does not say which digit it is. */
-async function load(address, signal) {
-  const answer = await ask(address, { headers: { Accept: "image/png" }, signal });
-  return URL.createObjectURL(await answer.blob());
-}
-
 async function showPair() {
   const signal = startAsking();
   pair = null;
@@ -54,11 +48,12 @@ async function showPair() {
     `generate?arch=${arch}&version=${data.versions[arch][chosen]}&n=1&seed=${draw(SEEDS)}&scale=${SCALE}`,
     `real.png?n=1&seed=${draw(REAL)}&scale=${SCALE}`,
   ];
-  const sources = await persist("pair", () => Promise.all(addresses.map((address) => load(address, signal))), signal);
+  const options = { headers: { Accept: "image/png" }, signal };
+  const answers = await persist("pair", () => Promise.all(addresses.map((address) => read("blob", address, options))), signal);
   if (signal.aborted) return;
-  find("next").hidden = Boolean(sources); // after an error: try another pair
-  if (!sources) return;
-  const [fake, real] = sources;
+  find("next").hidden = Boolean(answers); // after an error: try another pair
+  if (!answers) return;
+  const [fake, real] = answers.map(([blob]) => URL.createObjectURL(blob)); // neither address says which one is real
   const place = draw(2);
   sides.forEach((button, i) => {
     for (const image of button.children) URL.revokeObjectURL(image.src);
@@ -72,6 +67,7 @@ async function showPair() {
 
 function choose(side) {
   if (!pair) return;
+  scores = readScores(); // another tab may have changed them
   const isFooled = side !== pair.real;
   const of = ((scores[pair.recipe] ??= {})[pair.arch] ??= { shown: 0, fooled: 0 });
   of.shown += 1;
@@ -111,6 +107,7 @@ find("next").addEventListener("click", () => {
   showPair();
 });
 find("reset").addEventListener("click", () => {
+  scores = readScores();
   delete scores[recipe.value];
   keep();
   showScore();
@@ -125,6 +122,9 @@ function isInView(element) {
   return top < innerHeight && bottom > 0;
 }
 
-find("test").hidden = false;
-showScore();
-showPair();
+scores = readScores();
+if (recipe.value) {
+  find("test").hidden = false;
+  showScore();
+  showPair();
+}

@@ -2,9 +2,10 @@
 
 import { formatNumber, make, t } from "./page.js";
 
-const [WIDTH, HEIGHT] = [520, 190];
-const [LEFT, RIGHT, TOP, BOTTOM] = [58, 16, 10, 24]; // margins
+const [WIDTH, HEIGHT] = matchMedia("(max-width: 52rem)").matches ? [320, 190] : [520, 190];
+const [LEFT, RIGHT, TOP, BOTTOM] = [58, 16, 10, 30]; // margins
 const TICKS = 4;
+const NEAR = 0.1; // of the width: labels of epochs are not nearer to each other
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -28,12 +29,12 @@ function findTicks(low, high) {
 
 /**
  * A figure with one chart: {title, unit, lines: [{name, values}]}, where values is a Map from epoch to number.
- * ``cursor`` is the epoch that is shown beside it.
+ * ``floor`` is the value of real images, ``last`` the last epoch of all charts, ``cursor`` the one shown beside them.
  */
-export function drawChart({ title, unit = "", lines }, cursor) {
+export function drawChart({ title, unit = "", lines, floor }, last, cursor) {
   const points = lines.flatMap(({ values }) => [...values]);
-  const last = Math.max(2, ...points.map(([epoch]) => epoch));
-  const ticks = findTicks(Math.min(...points.map(([, value]) => value)), Math.max(...points.map(([, value]) => value)));
+  const heights = [...points.map(([, value]) => value), ...(floor === undefined ? [] : [floor])];
+  const ticks = findTicks(Math.min(...heights), Math.max(...heights));
   const [low, high] = [ticks[0], ticks.at(-1)];
   const x = (epoch) => LEFT + ((epoch - 1) / (last - 1)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
@@ -43,17 +44,21 @@ export function drawChart({ title, unit = "", lines }, cursor) {
     svg.append(draw("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(tick), y2: y(tick) }));
     svg.append(draw("text", { class: "tick", x: LEFT - 6, y: y(tick) + 4, "text-anchor": "end" }, formatNumber(tick)));
   }
-  for (const epoch of findTicks(1, last).filter((one) => one >= 1 && one <= last && Number.isInteger(one))) {
-    svg.append(draw("text", { class: "tick", x: x(epoch), y: HEIGHT - 6, "text-anchor": "middle" }, String(epoch)));
+  svg.append(draw("text", { class: "tick", x: LEFT - 8, y: HEIGHT - 8, "text-anchor": "end" }, t("epoch")));
+  const between = findTicks(1, last).filter((one) => Number.isInteger(one) && Math.min(one - 1, last - one) > NEAR * (last - 1));
+  for (const epoch of [1, ...between, last]) {
+    svg.append(draw("text", { class: "tick", x: x(epoch), y: HEIGHT - 8, "text-anchor": "middle" }, String(epoch)));
   }
+  if (floor !== undefined) svg.append(draw("line", { class: "floor", x1: LEFT, x2: WIDTH - RIGHT, y1: y(floor), y2: y(floor) }));
   if (cursor) svg.append(draw("line", { class: "cursor", x1: x(cursor), x2: x(cursor), y1: TOP, y2: HEIGHT - BOTTOM }));
   const legend = make("figcaption", {}, make("b", {}, title), unit ? make("small", {}, ` ${unit}`) : "");
   lines.forEach(({ name, values }, i) => {
     const sorted = [...values].sort(([one], [other]) => one - other);
     svg.append(draw("polyline", { class: `line line-${i}`, points: sorted.map(([epoch, value]) => `${x(epoch)},${y(value)}`).join(" ") }));
     if (sorted.length < 30) for (const [epoch, value] of sorted) svg.append(draw("circle", { class: `dot line-${i}`, cx: x(epoch), cy: y(value), r: 2.5 }));
-    const value = values.get(cursor) ?? sorted.at(-1)?.[1];
-    legend.append(make("span", { class: `key line-${i}` }, `${name} `, formatNumber(value)));
+    const value = sorted.findLast(([epoch]) => !cursor || epoch <= cursor)?.[1]; // metrics are not of every epoch
+    legend.append(make("span", { class: `key line-${i}` }, `${name} `, value === undefined ? "–" : formatNumber(value)));
   });
+  if (floor !== undefined) legend.append(make("span", { class: "key floor" }, `${t("floor")} `, formatNumber(floor)));
   return make("figure", { class: "chart" }, legend, svg);
 }

@@ -1,15 +1,22 @@
 // Draw: the picture follows the form; each digit of it can be opened.
 
-import { ask, askJson, persist } from "./api.js";
-import { addCopyButtons, data, find, lang, make, makeSignals, nameArch, readForm, t } from "./page.js";
+import { askJson, persist, read } from "./api.js";
+import { showDigit } from "./digit.js";
+import { check, listVersions } from "./fields.js";
+import { addCopyButtons, data, find, make, makeSignals, nameArch, notice, readForm, t } from "./page.js";
 
 const GUTTER = 2; // pixels between the images of a grid
 const SIDE = 28; // pixels of an image
 const CHANGE_MILLISECONDS = 250; // after the last key, before the form is read
+const SLOW_MILLISECONDS = 300; // until it is said that something is drawn
+const BETWEEN_DIGITS = /[\s().,+\-‐-―ー]/g; // what people write there, as in 03-1234-5678
 
 const form = find("order");
 const picture = find("picture");
 
+const lastSeed = form.elements.seed.max; // of digits by value, fewer seeds are known
+
+let here = location.search; // of the picture that is shown
 let shown = null; // the query of the picture, with its version and seed
 let chosen = null; // {query, images}: what is known of its images, if they were chosen by value; asked for once
 let timer = 0;
@@ -23,25 +30,32 @@ const isByValue = (query) => ["digit", "text"].some((name) => query.has(name));
 /** A seed that has a place in the index of digits, so that it serves any digit, too. */
 const chooseSeed = () => (form.elements.seed.value = Math.floor(Math.random() * data.seeds));
 
-async function draw() {
+/** Draw what the form asks for. ``isNew``: the picture before stays in the history of the browser. */
+async function draw(isNew = false) {
   clearTimeout(timer);
   const signal = startDrawing();
   find("sheet").removeAttribute("aria-busy");
-  if (!form.checkValidity()) return; // the browser says why when the form is sent
+  form.elements.seed.max = isByValue(new URLSearchParams(readForm(form))) ? data.seeds - 1 : lastSeed;
+  if (!check(form)) return notice("draw", "");
   if (!form.elements.seed.value) chooseSeed();
   const query = new URLSearchParams(readForm(form));
-  if (isByValue(query) && Number(query.get("seed")) >= data.seeds) query.set("seed", chooseSeed());
   find("sheet").setAttribute("aria-busy", "true");
-  const answer = await persist("draw", () => ask(`generate?${query}`, { headers: { Accept: "image/png" }, signal }), signal);
+  const before = find("caption").textContent;
+  const slow = setTimeout(() => (find("caption").textContent = t("drawing")), SLOW_MILLISECONDS);
+  const options = { headers: { Accept: "image/png" }, signal };
+  const answer = await persist("draw", () => read("blob", `generate?${query}`, options), signal);
   if (answer) {
-    query.set("version", answer.headers.get("X-Version"));
-    await show(query, URL.createObjectURL(await answer.blob()), signal);
+    const [blob, headers] = answer;
+    query.set("version", headers.get("X-Version"));
+    await show(query, URL.createObjectURL(blob), signal, isNew);
   }
+  clearTimeout(slow);
+  if (find("caption").textContent === t("drawing")) find("caption").textContent = before;
   if (!signal.aborted) find("sheet").removeAttribute("aria-busy");
 }
 
 /** Put a picture in place of the one before, with everything that is said of it. */
-async function show(query, source, signal) {
+async function show(query, source, signal, isNew) {
   const loaded = make("img", { src: source });
   await loaded.decode();
   if (signal.aborted) {
@@ -54,19 +68,22 @@ async function show(query, source, signal) {
   picture.src = source;
   document.querySelectorAll(".result .problem").forEach((one) => one.remove());
   describe(query, loaded);
-  history.replaceState(null, "", `./?${new URLSearchParams(readForm(form))}`);
+  history[isNew ? "pushState" : "replaceState"](null, "", `./?${new URLSearchParams(readForm(form))}`);
+  here = location.search;
 }
 
 /** Say what is shown. ``loaded`` has the size of the picture. */
 function describe(query, loaded) {
   shown = query;
-  const n = query.get("n");
-  const text = t("described", { n, name: nameArch(query.get("arch")), version: query.get("version"), seed: query.get("seed") });
+  const kind = query.has("text") ? "described_text" : query.has("digit") ? "described_digit" : "described";
+  const text = t(kind, { ...Object.fromEntries(query), name: nameArch(query.get("arch")) });
   picture.alt = text;
   find("caption").textContent = text;
-  find("sheet").hidden = false;
+  find("sheet").hidden = find("code").hidden = false;
   find("link").href = `./?${query}`;
   find("save").href = picture.src;
+  find("save").download = `${query.get("arch")}-v${query.get("version")}-seed${query.get("seed")}.png`;
+  find("replay").href = `watch?${new URLSearchParams({ arch: query.get("arch"), version: query.get("version") })}`;
   const address = new URL(`generate?${query}`, document.baseURI).href;
   for (const [kind, template] of Object.entries(data.code)) {
     const place = find(`code-${kind}`);
@@ -101,7 +118,8 @@ function coverWithButtons(width, height) {
     next.focus();
   });
   cells.addEventListener("click", (event) => {
-    if (event.target.dataset.number) openDigit(Number(event.target.dataset.number));
+    const { number } = event.target.dataset;
+    if (number) openDigit(Number(number), event.detail ? event.offsetX / event.target.clientWidth : 0);
   });
   find("frame").querySelector(".cells")?.remove();
   find("frame").append(cells);
@@ -120,44 +138,12 @@ async function askForImage(query, number, signal) {
   return (await askJson(`generate?${asked}`, { signal })).images[0];
 }
 
-async function openDigit(number) {
+/** Open a digit. ``share`` is how far from the left end of its image it was clicked, 0…1. */
+async function openDigit(number, share) {
   const signal = startOpening();
   const query = shown;
   const image = await persist("digit", () => askForImage(query, number, signal), signal);
-  if (!image) return;
-  const digits = image.digits ?? [image];
-  const first = digits[0].seed;
-  const { arch, version } = Object.fromEntries(query);
-  const here = new URLSearchParams({ arch, version });
-  const source = image.digits ? `data:image/png;base64,${image.png}` : `generate?${here}&seed=${first}&n=1&scale=8`;
-  const percent = new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: 1, roundingMode: "floor" });
-  const rows = digits.map(({ seed, digit, confidence }) =>
-    make("tr", {}, make("td", {}, String(seed)), make("td", {}, String(digit)), make("td", {}, percent.format(confidence))));
-  const head = make("tr", {}, ...["seed", "digit", "confidence"].map((name) => make("th", { scope: "col" }, t(name))));
-  const close = make("button", { type: "button", class: "primary" }, t("close"));
-  const dialog = find("digit");
-  close.addEventListener("click", () => dialog.close());
-  dialog.replaceChildren(
-    make("h2", { id: "digit-title" }, t("cell", { number: number + 1 })),
-    make("img", { class: "pixels large", src: source, alt: digits.map(({ digit }) => digit).join("") }),
-    make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)),
-    make("p", { class: "hint" }, t("read")),
-    ...(image.digits ? [] : [make("figure", {}, make("figcaption", {}, t("neighbours")),
-      make("img", { class: "pixels", src: `neighbours.png?${here}&seed=${first}&scale=3`, alt: t("neighbours"), width: 256, height: 256 }))]),
-    make("p", { class: "buttons" }, close,
-      make("a", { href: source, download: `${arch}-v${version}-seed${first}.png` }, t("save")),
-      make("a", { href: `./?${here}&seed=${first}` }, t("from_here")),
-      make("a", { href: `morph?${here}&from=${first}` }, t("morph_from"))),
-  );
-  if (!dialog.open) dialog.showModal();
-}
-
-function listVersions() {
-  const menu = form.elements.version;
-  const versions = data.versions[form.elements.arch.value] ?? [];
-  [...menu.options].slice(2).forEach((option) => option.remove());
-  menu.append(...versions.map(({ version, label }) => make("option", { value: version }, label)));
-  menu.value = "";
+  if (image) showDigit(query, number, image, share);
 }
 
 /** A number that is written is one line, unless someone wants more; without it, there are as many digits as before. */
@@ -167,35 +153,45 @@ function switchToText(isText) {
   [n.value, count] = isText ? [1, n.value] : [count, ""];
 }
 
-form.addEventListener("submit", (event) => {
+/** Read a number as people write it, also with the wide digits of Japanese. */
+function readNumber(field) {
+  const digits = field.value.normalize("NFKC").replace(BETWEEN_DIGITS, "");
+  if (digits !== field.value) field.value = digits;
+  switchToText(digits !== "");
+  if (digits) form.querySelector('[name=digit][value=""]').checked = true;
+}
+
+form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  if (event.submitter?.name === "again") chooseSeed();
-  draw();
+  const isNew = event.submitter?.name === "again";
+  if (isNew) chooseSeed();
+  await draw(isNew);
+  find("frame").scrollIntoView({ block: "nearest" });
 });
 form.addEventListener("change", ({ target }) => {
-  if (target.name === "arch") listVersions();
+  if (target.name === "arch") listVersions(form);
   if (target.name === "digit") {
     form.elements.text.value = "";
     switchToText(false);
   }
   if (target.matches("select, [type=radio]")) draw();
 });
-form.addEventListener("input", ({ target }) => {
-  if (!target.matches("input:not([type=radio])")) return;
-  if (target.name === "text") {
-    switchToText(target.value !== "");
-    if (target.value) form.querySelector('[name=digit][value=""]').checked = true;
-  }
+form.addEventListener("input", (event) => {
+  const { target } = event;
+  if (!target.matches("input:not([type=radio])") || event.isComposing) return;
+  if (target.name === "text") readNumber(target);
   clearTimeout(timer);
   if (target.value || target.name === "text") timer = setTimeout(draw, CHANGE_MILLISECONDS);
+  else if (target.validity.valid) check(form);
 });
-find("digit").addEventListener("click", (event) => {
-  if (event.target === event.currentTarget) event.target.close(); // beside the dialog's content
+form.addEventListener("compositionend", ({ target }) => target.dispatchEvent(new Event("input", { bubbles: true })));
+addEventListener("popstate", () => {
+  if (location.search !== here) location.reload();
 });
 
 addCopyButtons(".code code");
 const asked = picture.getAttribute("src");
 if (asked) {
   const query = new URLSearchParams(asked.split("?")[1]);
-  picture.decode().then(() => describe(query, picture), draw);
+  picture.decode().then(() => describe(query, picture), () => draw());
 }

@@ -1,9 +1,8 @@
 // The events of a job, without gaps: a connection that ends is opened again behind the last event.
 
-import { ask, Problem } from "./api.js";
+import { AGAIN_SECONDS, ask, Problem } from "./api.js";
 import { pause } from "./page.js";
 
-const AGAIN_MILLISECONDS = 1000;
 const SILENT_MILLISECONDS = 40_000; // the service says something every 15 s: then the connection is dead
 
 /** Yields {event, data} until the job has ended. ``onProblem`` gets a Problem, or null once it is over. */
@@ -11,29 +10,36 @@ export async function* follow(job, onProblem) {
   let last = "";
   for (;;) {
     const patience = new AbortController();
+    const waitFor = (promise) => {
+      const timer = setTimeout(() => patience.abort(), SILENT_MILLISECONDS);
+      return promise.finally(() => clearTimeout(timer));
+    };
+    let seconds = AGAIN_SECONDS;
     try {
-      const answer = await ask(`jobs/${job}/events`, { headers: last ? { "Last-Event-ID": last } : {}, signal: patience.signal });
+      const headers = last ? { "Last-Event-ID": last } : {};
+      const answer = await waitFor(ask(`jobs/${job}/events`, { headers, signal: patience.signal }));
       onProblem(null);
       if (answer.status === 204) return;
-      for await (const event of readEvents(answer.body, patience)) {
+      for await (const event of readEvents(answer.body, waitFor)) {
         last = event.id;
         yield event;
         if (event.event === "ended") return;
       }
     } catch (error) {
-      if (error instanceof Problem && !error.passes) throw error;
-      onProblem(error instanceof Problem ? error : new Problem(0));
+      const problem = error instanceof Problem ? error : new Problem(0);
+      if (!problem.passes && problem.status !== 504) throw problem; // a proxy may answer 504 for an API that starts
+      onProblem(problem);
+      seconds = problem.seconds;
     }
-    await pause(AGAIN_MILLISECONDS);
+    await pause(seconds * 1000);
   }
 }
 
-async function* readEvents(body, patience) {
+async function* readEvents(body, waitFor) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const timer = setTimeout(() => patience.abort(), SILENT_MILLISECONDS);
-    const { done, value } = await reader.read().finally(() => clearTimeout(timer));
+    const { done, value } = await waitFor(reader.read());
     if (done) return;
     const parts = (text + value).split("\n\n");
     text = parts.pop();

@@ -1,12 +1,14 @@
 // Parts of a view that the server draws anew: they are fetched, and put in place where they have changed.
 
-import { ask } from "./api.js";
-import { find } from "./page.js";
+import { read } from "./api.js";
+import { find, lang, showLocalTimes } from "./page.js";
 
 /** Fetch this view again and replace the elements with these ids, and in them only what differs. */
 export async function refresh(ids) {
-  const answer = await ask(location.href);
-  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const [text] = await read("text", location.href);
+  const fresh = new DOMParser().parseFromString(text, "text/html");
+  if (fresh.documentElement.lang !== lang) return location.reload(); // another window has chosen another language
+  showLocalTimes(fresh);
   for (const id of ids) {
     const after = fresh.getElementById(id);
     if (after) update(find(id), after);

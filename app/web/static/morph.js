@@ -1,7 +1,8 @@
 // Morph: the frames between two digits come as one strip; a slider and an animation step through it.
 
-import { ask, persist } from "./api.js";
-import { find, make, makeSignals, readForm, t } from "./page.js";
+import { ask, persist, read } from "./api.js";
+import { check, listVersions } from "./fields.js";
+import { find, make, makeSignals, nameArch, notice, readForm, t } from "./page.js";
 
 const FRAMES = 33;
 const [SIDE, PITCH] = [28, 30]; // pixels of a frame, and from one frame of the strip to the next
@@ -28,7 +29,7 @@ async function chooseSeeds(signal) {
   for (const chosen of form.querySelectorAll("[data-end]")) {
     if (!chosen.value || chosen.dataset.done === chosen.value) continue;
     const query = new URLSearchParams({ arch: form.elements.arch.value, digit: chosen.value, n: 1 });
-    if (form.elements.version) query.set("version", form.elements.version.value);
+    if (form.elements.version.value) query.set("version", form.elements.version.value);
     const answer = await ask(`generate?${query}`, { headers: { Accept: "image/png" }, signal });
     form.elements[chosen.dataset.end].value = answer.headers.get("X-Seeds");
     chosen.dataset.done = chosen.value;
@@ -38,13 +39,13 @@ async function chooseSeeds(signal) {
 async function morph() {
   const signal = startAsking();
   stop();
-  if (!form.checkValidity()) return;
+  if (!check(form)) return notice("morph", "");
   const done = await persist("morph", async () => {
     await chooseSeeds(signal);
     const query = new URLSearchParams(readForm(form));
-    const answer = await ask(`morph.png?${query}&frames=${FRAMES}`, { signal });
-    query.set("version", answer.headers.get("X-Version"));
-    return { query, blob: await answer.blob() };
+    const [blob, headers] = await read("blob", `morph.png?${query}&frames=${FRAMES}`, { signal });
+    query.set("version", headers.get("X-Version"));
+    return { query, blob };
   }, signal);
   if (done) await show(done, signal);
 }
@@ -55,18 +56,17 @@ async function show({ query, blob }, signal) {
   URL.revokeObjectURL(fresh.src);
   if (signal.aborted) return;
   strip = fresh;
-  document.querySelectorAll(".result .problem").forEach((one) => one.remove());
   find("strip").src = `morph.png?${query}&frames=16&scale=2`;
   find("strip").hidden = canvas.hidden = false;
-  const { from, to } = Object.fromEntries(query);
-  const text = t("between", { from, to });
+  const text = t("between", { ...Object.fromEntries(query), name: nameArch(query.get("arch")) });
   canvas.setAttribute("aria-label", text);
-  find("news").textContent = text;
+  find("caption").textContent = text;
   slider.max = FRAMES - 1;
   slider.value = 0;
   direction = 1;
   slider.disabled = find("play").disabled = find("save").hidden = false;
   find("save").href = `morph.webp?${query}&scale=8`;
+  find("save").download = `${query.get("arch")}-v${query.get("version")}-${query.get("from")}-${query.get("to")}.webp`;
   history.replaceState(null, "", `morph?${query}`);
   showFrame();
 }
@@ -90,13 +90,14 @@ form.addEventListener("submit", (event) => {
   morph();
 });
 form.addEventListener("change", ({ target }) => {
-  if (target.name === "arch") {
-    form.elements.version?.remove(); // of another generator
+  if (target.name === "arch") listVersions(form);
+  if (["arch", "version"].includes(target.name)) {
     for (const chosen of form.querySelectorAll("[data-end]")) chosen.dataset.done = "";
-  } else if (!target.dataset.end) {
+  } else if (["from", "to"].includes(target.name)) {
     const chosen = form.querySelector(`[data-end=${target.name}]`);
     if (chosen) chosen.value = chosen.dataset.done = ""; // by seed now
   }
+  document.querySelectorAll(".result .problem").forEach((one) => one.remove());
   morph();
 });
 find("swap").addEventListener("click", () => {

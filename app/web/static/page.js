@@ -32,6 +32,12 @@ export function makeSignals() {
   };
 }
 
+/** Show times of a document as those of this device. */
+export function showLocalTimes(root) {
+  const format = new Intl.DateTimeFormat(lang, { dateStyle: "short", timeStyle: "short" });
+  for (const time of root.querySelectorAll("time")) time.textContent = format.format(new Date(time.dateTime));
+}
+
 export function formatNumber(value) {
   return number.format(value);
 }
@@ -48,6 +54,11 @@ export function notice(who, text, kind = "problem") {
   place.className = newest.kind;
 }
 
+/** Take back a notice, unless something else has been said since. */
+export function withdraw(who, text) {
+  if (notices.get(who)?.text === text) notice(who, "");
+}
+
 /** A new element: attributes by name, then its children. */
 export function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
@@ -58,12 +69,23 @@ export function make(name, attributes = {}, ...children) {
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+/** Copy the text of an element; gives whether it could. Only pages of https and of this machine have a clipboard; elsewhere it is selected, too. */
+async function copy(element) {
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+  } catch {
+    getSelection().selectAllChildren(element);
+    return document.execCommand("copy");
+  }
+  return true;
+}
+
 /** Put a copy button before each text of this selector. */
 export function addCopyButtons(selector) {
   for (const text of document.querySelectorAll(selector)) {
     const button = make("button", { type: "button", class: "copy" }, t("copy"));
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(text.textContent);
+      if (!(await copy(text))) return; // it is selected, at least
       button.textContent = t("copied");
       setTimeout(() => (button.textContent = t("copy")), 2000);
     });
@@ -71,13 +93,25 @@ export function addCopyButtons(selector) {
   }
 }
 
+showLocalTimes(document);
+
+// The cookie has the language now. In the address it would be chosen again each time the view is fetched.
+const here = new URL(location.href);
+if (here.searchParams.has("lang") && /(^|; )lang=/.test(document.cookie)) {
+  here.searchParams.delete("lang");
+  history.replaceState(null, "", here);
+}
+
 // Another language, with what is shown and typed now.
 for (const link of document.querySelectorAll(".languages a")) {
-  link.addEventListener("click", () => {
+  link.addEventListener("click", (event) => {
     const query = new URLSearchParams(location.search);
     const form = find("order");
     for (const [name, value] of form ? new FormData(form) : []) query.set(name, value);
     query.set("lang", link.lang);
     link.href = `?${query}`;
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // in another tab
+    event.preventDefault();
+    location.replace(link.href); // so that "back" leads to another view
   });
 }

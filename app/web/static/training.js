@@ -43,13 +43,17 @@ async function send() {
   button.setAttribute("aria-disabled", "true");
   answer.replaceChildren();
   const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
-  const job = await persist("train", () => askJson("train", { method: "POST", headers, body, signal }).catch(explainFull), signal);
+  // What is sent is sent: its answer is shown also if the form is changed meanwhile. Only the next tries are stopped.
+  const order = () => askJson("train", { method: "POST", headers, body }).then(({ id }) => sayAccepted(id, body), explainFull);
+  await persist("train", order, signal);
   if (signal.aborted) return;
   button.removeAttribute("aria-disabled");
-  if (!job?.id) return;
-  sent = "";
-  answer.replaceChildren(make("a", { href: `watch?job=${job.id}` }, t("job_accepted")));
   await persist("jobs", look);
+}
+
+function sayAccepted(id, body) {
+  if (sent === body) sent = ""; // the same form, sent again, makes another job
+  answer.replaceChildren(make("a", { href: `watch?job=${id}` }, t("job_accepted")));
 }
 
 /** A full queue does not pass soon: that is said once, and nothing is tried again. */

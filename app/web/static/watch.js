@@ -5,19 +5,23 @@ import { offerCancel } from "./cancel.js";
 import { drawChart } from "./curves.js";
 import { follow } from "./follow.js";
 import { refresh } from "./fragments.js";
-import { data, find, notice, pause, t } from "./page.js";
+import { data, find, makeSignals, notice, pause, t } from "./page.js";
 
 const LOOK_MILLISECONDS = 2000; // between two looks at the facts of a job
 const FRAME_MILLISECONDS = 150; // of the animation
+const NEWS_MILLISECONDS = 30_000; // between two epochs that are announced
 
 const slider = find("epoch");
 const sample = find("sample");
+
+const startPlaying = makeSignals();
 
 const records = new Map(); // epoch → the record of the epoch
 const metrics = new Map(); // epoch → metrics, where they were taken
 const pictures = new Map(); // epoch → address of a picture
 let isPlaying = false;
 let isOver = false;
+let announced = -Infinity; // when an epoch was announced
 let isDirty = false; // something is to be drawn anew
 
 /** The lines of a chart: their names, and the values of all epochs that have one. */
@@ -30,12 +34,12 @@ function list(source, names) {
 function listCharts() {
   const kind = [...records.values()].at(-1)?.d_output ?? "raw";
   return [
-    { title: t("losses"), lines: list(records, { d_loss: t("d_loss"), g_loss: t("g_loss") }) },
+    { title: t("losses"), unit: t("losses_unit"), lines: list(records, { d_loss: t("d_loss"), g_loss: t("g_loss") }) },
     { title: t("verdicts"), unit: t(`verdict_${kind}`), lines: list(records, { d_real: t("d_real"), d_fake: t("d_fake") }) },
-    { title: t("emd"), lines: list(metrics, { emd: t("emd_line") }) },
+    { title: t("emd"), lines: list(metrics, { emd: t("emd_line") }), floor: data.floors.emd },
     { title: t("estimate"), lines: list(records, { estimate: t("estimate_line") }) },
-    { title: t("fid"), lines: list(metrics, { fid: t("fid") }) },
-    { title: t("quality"), lines: list(metrics, { precision: t("precision"), recall: t("recall"), class_balance: t("balance") }) },
+    { title: t("fid"), unit: t("less"), lines: list(metrics, { fid: t("fid_line") }), floor: data.floors.fid },
+    { title: t("quality"), unit: t("more"), lines: list(metrics, { precision: t("precision"), recall: t("recall"), class_balance: t("balance") }) },
   ].filter(({ lines }) => lines.length);
 }
 
@@ -58,14 +62,16 @@ function show() {
     if (followsNewest && !isPlaying) slider.value = slider.max;
     slider.disabled = find("play").disabled = shown.length < 2;
     epoch = findShown();
-    find("shown").textContent = epoch;
-    find("waiting").hidden = true;
+    find("shown").textContent = t("epoch_of", { epoch, last: Math.max(shown.at(-1), isOver ? 0 : data.epochs) });
+    if (find("waiting")) find("waiting").hidden = true;
+    find("kept").hidden = isOver || !data.job || shown[0] === 1;
     sample.hidden = false;
     sample.alt = t("picture_of", { epoch });
     if (sample.getAttribute("src") !== pictures.get(epoch)) sample.src = pictures.get(epoch);
     slider.setAttribute("aria-valuetext", t("picture_of", { epoch }));
   }
-  find("curves").replaceChildren(...listCharts().map((chart) => drawChart(chart, records.has(epoch) ? epoch : 0)));
+  const last = Math.max(2, ...records.keys());
+  find("curves").replaceChildren(...listCharts().map((chart) => drawChart(chart, last, records.has(epoch) ? epoch : 0)));
 }
 
 /** Draw once for all that has come until the next frame. */
@@ -87,22 +93,29 @@ function take({ event, data: said }) {
   if (event === "metric") metrics.set(said.epoch, said);
   if (event === "sample") {
     pictures.set(said.epoch, `data:image/png;base64,${said.png}`);
-    find("news").textContent = t("picture_of", { epoch: said.epoch });
+    announce(said.epoch);
   }
   if (event !== "epoch") showSoon(); // its picture follows
+}
+
+/** Tell those who listen to the page how far it is, now and then. */
+function announce(epoch) {
+  if (performance.now() - announced < NEWS_MILLISECONDS) return;
+  announced = performance.now();
+  find("news").textContent = t("picture_of", { epoch });
 }
 
 async function watchJob() {
   const look = () => refresh(["heading", "facts", "links"]);
   offerCancel(find("facts"), look);
   keepLooking(look);
-  const sayConnection = (problem) => (find("connection").textContent = problem ? (problem.status ? explain(problem) : t("connecting")) : "");
+  const sayConnection = (problem) => (find("connection").textContent = problem ? ([429, 503].includes(problem.status) ? explain(problem) : t("connecting")) : "");
   for await (const event of follow(data.job, sayConnection)) {
     take(event);
     if (["started", "published", "ended"].includes(event.event)) look().catch(() => {});
   }
   isOver = true;
-  find("waiting").hidden = true;
+  if (find("waiting")) find("waiting").hidden = true;
   await persist("job", look);
   const job = await persist("job", () => askJson(`jobs/${data.job}`));
   if (job?.version) await replay(`models/${job.arch}/${job.version}`); // it has all epochs, the events only the newest
@@ -111,37 +124,46 @@ async function watchJob() {
 async function keepLooking(look) {
   while (!isOver) {
     await pause(LOOK_MILLISECONDS);
-    if (!document.hidden) await look().catch(() => {}); // the stream of events says what is wrong
+    if (!document.hidden) await persist("job", look);
   }
 }
 
 async function replay(version) {
   const [history, said] = await Promise.all([`${version}/history`, version].map((address) => persist(address, () => askJson(address))));
   if (!history || !said) return; // the notice says why
+  if (data.job && said.manifest?.job !== data.job) return; // this service has another model directory than the worker
   for (const record of history) {
     keepRecord(record);
     if (Object.keys(record.metrics ?? {}).length) metrics.set(record.epoch, record.metrics);
   }
-  for (let epoch = 1; epoch <= Math.max(1, said.epochs); epoch++) pictures.set(epoch, `${version}/samples.png?epoch=${epoch}&scale=2`);
+  for (let epoch = 1; epoch <= Math.max(1, said.epochs); epoch++) pictures.set(epoch, `${data.source}/samples.png?epoch=${epoch}&scale=2`);
   if (!history.length) find("connection").textContent = t("no_history");
   show();
 }
 
 async function play() {
+  const signal = startPlaying(); // Pause, and Play again, begin another one
   isPlaying = true;
   find("play").textContent = t("pause");
-  if (slider.value === slider.max) slider.value = slider.min;
-  while (isPlaying && slider.value !== slider.max) {
+  if (slider.value === slider.max) {
+    slider.value = slider.min;
+    await load(pictures.get(findShown()));
+    show();
+    await pause(FRAME_MILLISECONDS);
+    if (signal.aborted) return;
+  }
+  for (;;) {
     const next = listShown().find((epoch) => epoch > Number(slider.value));
+    if (!next) return stop();
     await Promise.all([load(pictures.get(next)), pause(FRAME_MILLISECONDS)]);
-    if (!isPlaying) break;
+    if (signal.aborted) return;
     slider.value = next;
     show();
   }
-  stop();
 }
 
 function stop() {
+  startPlaying(); // which ends the one before
   isPlaying = false;
   find("play").textContent = t("play");
 }
