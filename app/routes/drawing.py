@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from pydantic import ValidationError
 
+from app.calls import get_call
 from app.dependencies import GeneratorsDep
 from app.entries import Entry, UnknownVersionError
 from app.generators import Generators
@@ -30,6 +31,15 @@ CODE = {  # how to send a request; scripts fill in the same texts
     "curl": "curl '{address}' -o digits.png",
     "Python": 'from urllib.request import urlretrieve\n\nurlretrieve("{address}", "digits.png")',
     "JavaScript": 'const answer = await fetch("{address}");\n'
+    "if (!answer.ok) throw new Error((await answer.json()).detail);\nconst picture = await answer.blob();",
+}
+KEYED = {  # the same, where a key is asked for: it does not belong into a text that is copied about
+    "curl": "curl -H \"Authorization: Bearer $DIGITS_KEY\" '{address}' -o digits.png",
+    "Python": "import os\nfrom urllib.request import build_opener, install_opener, urlretrieve\n\n"
+    'opener = build_opener()\nopener.addheaders = [("Authorization", "Bearer " + os.environ["DIGITS_KEY"])]\n'
+    'install_opener(opener)\nurlretrieve("{address}", "digits.png")',
+    "JavaScript": "const headers = { Authorization: `Bearer ${key}` };\n"
+    'const answer = await fetch("{address}", { headers });\n'
     "if (!answer.ok) throw new Error((await answer.json()).detail);\nconst picture = await answer.blob();",
 }
 
@@ -79,8 +89,9 @@ async def show_draw(request: Request, generators: GeneratorsDep) -> HTMLResponse
     except UnknownVersionError as error:  # there is none at all
         problems = [visit.say_none(form["arch"], error)]
     choices = list_choices(generators, visit.strings)
+    texts = KEYED if get_call(request.scope).key else CODE
     data = {
-        "code": CODE,
+        "code": texts,
         "versions": choices,
         "seeds": SEEDS,
         "n": DEFAULT_N,
@@ -91,7 +102,7 @@ async def show_draw(request: Request, generators: GeneratorsDep) -> HTMLResponse
         archs=ARCHS, order=form, versions=choices, problems=problems,
         picture=picture, file=file, size=size, described=described,
         link=picture.replace("generate", "./"), replay=replay,
-        code={kind: text.format(address=f"{request.base_url}{picture}") for kind, text in CODE.items()},
+        code={kind: text.replace("{address}", f"{request.base_url}{picture}") for kind, text in texts.items()},
         bounds={"n": MAX_N, "text": MAX_TEXT, "seed": seeds.MAX_SEED},
     )  # fmt: skip
 

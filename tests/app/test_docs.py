@@ -12,7 +12,7 @@ def test_the_page_names_no_other_host_and_all_that_it_names_is_there(api: httpx.
     assert re.findall(r"https?://|(?:src|href)=\"//", page) == []
     script = re.findall(r'src="(static/[^"]+)"', page)[0]
     named = [*re.findall(r'(?:src|href)="([^"]+)"', page), *re.findall(r'url: "([^"]+)"', api.get(f"/{script}").text)]
-    assert len(named) == 5
+    assert len(named) == 7
     for address in named:
         assert urljoin("http://host/prefix/docs", address).startswith("http://host/prefix/"), address
         assert api.get(urljoin("http://host/docs", address).removeprefix("http://host")).status_code == 200

@@ -384,3 +384,10 @@ def test_a_key_that_may_only_draw_watches_versions_and_no_jobs(guarded: Guarded,
         answer = guarded.ask("GET", f"/watch?job={job.id}", guarded.keys[scope])
         assert answer.status_code == status
         assert ("at place" in answer.text.partition("<main")[2]) is (status == 200)
+
+
+def test_the_code_of_a_view_sends_a_key_and_names_none(guarded: Guarded, api: httpx.Client) -> None:
+    page = guarded.ask("GET", "/", guarded.keys["draw"]).text
+    assert page.count("DIGITS_KEY") >= 2
+    assert guarded.keys["draw"] not in page
+    assert "DIGITS_KEY" not in api.get("/").text

@@ -73,3 +73,19 @@ def test_neither_address_says_which_one_is_real(visitor: Visitor) -> None:
         assert (page.locator(f"{side} img").get_attribute("src") or "").startswith("blob:")
     sizes = [page.locator(f"{side} img").evaluate("image => image.naturalWidth") for side in ("#left", "#right")]
     assert sizes[0] == sizes[1]
+
+
+def test_the_score_is_of_the_generator_that_drew(visitor: Visitor) -> None:
+    page = visitor.open("docs")
+    drawn: list[str] = []
+    page.on("request", lambda one: drawn.extend(re.findall(r"generate\?arch=(\w+)&.*scale=6", one.url)))
+    page.goto("compare")
+    names = {"vanilla": "Vanilla GAN", "dcgan": "DCGAN", "wgan": "WGAN-GP"}
+    expect(page.locator("#right img")).to_be_visible()
+    (arch,) = drawn
+    page.locator("#right").click()
+    is_fooled = "fooled you" in page.locator("#verdict").inner_text()
+    assert names[arch] in page.locator("#verdict").inner_text()
+    for name in names.values():
+        row = page.locator("#score tr", has=page.get_by_role("rowheader", name=name))
+        expect(row.locator("td")).to_have_text(f"{int(is_fooled)} of 1" if name == names[arch] else "–")

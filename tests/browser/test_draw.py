@@ -172,14 +172,14 @@ def test_each_digit_of_a_number_has_its_neighbours(visitor: Visitor) -> None:
     page = visitor.open("?arch=wgan&version=3&text=42&seed=3")
     wait_for_cells(page, 1)
     expect(page.locator("#caption")).to_contain_text("42, written by WGAN-GP version 3")
-    page.get_by_role("button", name="Image 1", exact=True).click()
+    page.get_by_role("button", name="Image 1", exact=True).click(position={"x": 3, "y": 3})
     dialog = page.get_by_role("dialog")
     neighbours = dialog.get_by_role("img", name=re.compile("^Neighbours"))
     expect(dialog.locator("tbody tr")).to_have_count(2)
     seeds = dialog.locator("tbody td:first-child").all_inner_texts()
-    expect(neighbours).to_have_attribute("src", re.compile(f"seed={seeds[1]}&"))  # it was clicked in its middle
-    dialog.get_by_role("button", name=f"Neighbours of seed {seeds[0]}").click()
     expect(neighbours).to_have_attribute("src", re.compile(f"seed={seeds[0]}&"))
+    dialog.get_by_role("button", name=f"Neighbours of seed {seeds[1]}").click()
+    expect(neighbours).to_have_attribute("src", re.compile(f"seed={seeds[1]}&"))
 
 
 def test_a_wrong_number_is_explained_where_it_is_typed(visitor: Visitor) -> None:
@@ -241,3 +241,30 @@ def test_many_digits_are_shown_without_scripts(visitor: Visitor) -> None:
     """Browsers prefer WebP, which cannot hold them: they come as PNG."""
     page = visitor.open("?n=400&seed=5&scale=4", java_script_enabled=False)
     assert page.locator("#picture").evaluate("image => image.complete && image.naturalWidth") == 20 * 114 - 2
+
+
+def test_versions_and_scale_are_chosen_in_the_form(visitor: Visitor) -> None:
+    page = visitor.open("?seed=5")
+    wait_for_cells(page, 16)
+    page.get_by_label("Version").select_option("2")  # of recipe book
+    expect(page.locator("#caption")).to_contain_text("WGAN-GP version 2")
+    page.get_by_text("DCGAN").click()
+    expect(page.locator("#caption")).to_contain_text("DCGAN version 2")  # of book, too
+    page.get_by_label("Version").select_option("latest")
+    page.get_by_text("Vanilla GAN").click()
+    expect(page.get_by_label("Version")).to_have_value("latest")
+    page.get_by_label("Scale").fill("2")
+    expect(page.locator("#picture")).to_have_attribute("width", str(4 * 58 - 2))
+
+
+def test_what_is_saved_is_what_its_name_says(visitor: Visitor) -> None:
+    """Browsers prefer WebP, also for downloads."""
+    page = visitor.open("?arch=wgan&version=3&seed=5")
+    wait_for_cells(page, 16)
+    page.get_by_role("button", name="Image 1", exact=True).click()
+    for link in (page.get_by_role("dialog").get_by_role("link", name="Save"), page.locator("#save")):
+        with page.expect_download() as saved:
+            link.dispatch_event("click")
+        name, content = saved.value.suggested_filename, saved.value.path().read_bytes()
+        assert name.endswith(".png") is content.startswith(b"\x89PNG"), name
+        assert name.endswith(".webp") is (content[8:12] == b"WEBP"), name

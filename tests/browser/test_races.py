@@ -109,16 +109,19 @@ def test_a_seed_without_known_digits_is_explained_and_stays(visitor: Visitor) ->
     expect(page.locator("#mistake")).to_have_text("")
 
 
-def test_back_leads_to_the_digits_before(visitor: Visitor) -> None:
-    page = open_drawn(visitor)
+@pytest.mark.parametrize("address", ["", "?seed=5"])
+def test_back_leads_to_the_digits_before(visitor: Visitor, address: str) -> None:
+    page = open_drawn(visitor, address)
+    seed = page.get_by_label("Seed", exact=True).input_value()
     for _ in range(2):
         before = page.url
         page.get_by_role("button", name="New digits").click()
         expect(page).not_to_have_url(before)
-    page.go_back()
-    page.go_back()
-    expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
-    expect(page.locator("#caption")).to_contain_text("from seed 5 on")
+    for _ in range(2):
+        with page.expect_event("load"):  # it is opened anew
+            page.go_back()
+    expect(page.get_by_label("Seed", exact=True)).to_have_value(seed)
+    expect(page.locator("#caption")).to_contain_text(f"from seed {seed} on")
 
 
 def test_the_page_says_that_it_still_draws(visitor: Visitor) -> None:
@@ -264,7 +267,7 @@ def test_an_answer_that_is_cut_is_asked_for_again(visitor: Visitor) -> None:
 
 def test_a_problem_outlives_the_news_that_the_service_is_back(visitor: Visitor) -> None:
     page = open_drawn(visitor)
-    problem = {"content_type": "application/problem+json", "body": "{}"}
+    problem = {"content_type": "application/problem+json", "body": '{"detail": "late"}'}
     page.route("**/generate?**", lambda route: route.fulfill(status=503, **problem), times=1)
     page.clock.install()
     page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))
@@ -284,7 +287,7 @@ def test_a_problem_outlives_the_news_that_the_service_is_back(visitor: Visitor) 
 def test_the_notice_of_a_picture_goes_with_the_picture(visitor: Visitor) -> None:
     page = visitor.open("watch?arch=wgan&version=1")
     expect(page.locator("#epoch")).to_be_enabled()
-    problem = {"status": 504, "content_type": "application/problem+json", "body": "{}"}
+    problem = {"status": 504, "content_type": "application/problem+json", "body": '{"detail": "late"}'}
     page.route(re.compile("samples.png.epoch=5&"), lambda route: route.fulfill(**problem))
     page.locator("#epoch").fill("5")
     expect(page.locator("#notice")).to_contain_text("took too long")
@@ -377,3 +380,38 @@ def test_without_storage_the_score_lasts_as_long_as_the_page(visitor: Visitor) -
         scores = [cell.split(" of ")[1] for cell in page.locator("#score td").all_inner_texts() if cell != "–"]
         assert sum(map(int, scores)) == shown
         page.get_by_role("button", name="Next pair").click()
+
+
+def test_the_notice_of_a_picture_goes_with_its_dialog(visitor: Visitor) -> None:
+    page = open_drawn(visitor)
+    problem = {"status": 504, "content_type": "application/problem+json", "body": '{"detail": "late"}'}
+    page.route("**/neighbours.png?**seed=5&**", lambda route: route.fulfill(**problem))
+    page.get_by_role("button", name="Image 1", exact=True).click()
+    expect(page.locator("#notice")).to_contain_text("took too long")
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Image 3", exact=True).click()
+    expect(page.locator("#notice")).to_have_text("")
+
+
+def test_an_order_goes_through_a_proxy_that_answers_for_a_service_that_starts(
+    visitor: Visitor, service: Service
+) -> None:
+    page = visitor.open("training")
+    page.route("**/train", lambda route: route.fulfill(status=504, body="<h1>Gateway Time-out</h1>"), times=1)
+    page.get_by_label("Epochs", exact=True).fill("900")
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.locator("#answer")).to_contain_text("The job is queued")
+    job = (page.locator("#answer a").get_attribute("href") or "").partition("job=")[2]
+    service.api.delete(f"/jobs/{job}")
+    service.wait_for(job, "canceled")
+
+
+def test_a_wrong_seed_gives_way_to_a_digit(visitor: Visitor) -> None:
+    page = visitor.open("morph?from=11&to=12")
+    expect(page.locator("#position")).to_be_enabled()
+    page.locator("#from").fill("-3")
+    page.locator("#from").press("Tab")
+    expect(page.locator("#mistake")).to_have_text("From: at least 0.")
+    page.locator("#from-digit").select_option("5")
+    expect(page.locator("#mistake")).to_have_text("")
+    expect(page.locator("#caption")).not_to_contain_text("from seed 11 ")

@@ -121,7 +121,19 @@ def test_the_list_keeps_the_focus_while_it_is_fresh(visitor: Visitor, service: S
     button.focus()
     before = eventually(lambda: service.job(job)["epoch"], "it has begun")
     eventually(lambda: service.job(job)["epoch"] > before + 1, "it goes on")
-    expect(page.locator(f"#job-{job}")).not_to_contain_text(f"epoch {before} ")
+    row = page.locator(f"#job-{job}")
+    expect(row).not_to_contain_text(f"epoch {before} ")
+    speed, to_go, attempts = row.locator(".number").all()
+    expect(speed).to_have_text(re.compile(r"^[\d,]+$"))
+    expect(to_go).to_have_text(re.compile(r"^\d+ (s|min)$"))
+    expect(attempts).to_have_text("1")
+    expect(button).to_be_focused()
+    other = service.train(arch="dcgan")  # which waits: a row above
+    expect(page.locator(f"#job-{other}")).to_be_visible()
+    expect(button).to_be_focused()
+    service.api.delete(f"/jobs/{other}")
+    expect(page.locator(f"#job-{other}")).to_contain_text("canceled")
+    expect(page.locator("#news")).to_contain_text("DCGAN: canceled")
     expect(button).to_be_focused()
 
 
@@ -152,12 +164,18 @@ def test_redis_is_lost_and_comes_back(visitor: Visitor, service: Service) -> Non
     assert psutil.pid_exists(valkey.pid)
 
 
-def test_a_version_replays_from_its_files(visitor: Visitor) -> None:
+def test_a_version_replays_from_its_files(visitor: Visitor, service: Service) -> None:
     page = visitor.open("watch?arch=wgan&version=3")
     expect(page.locator("#epoch")).to_have_attribute("max", "150")
     expect(page.locator("#shown")).to_have_text("150 of 150")
     assert page.locator("#curves polyline").first.evaluate("line => line.points.length") == 150
-    expect(page.locator("#curves")).to_contain_text("Critic's estimate of the distance")
+    said = service.api.get("/models/wgan/3").json()["metrics"]
+    for chart, value in {
+        "Losses": "discriminator D -", "Verdict of D": "score of the critic", "Critic's estimate": "D(fake)) 0.",
+        "FID": f"{said['fid']:.4g}", "Precision, recall and balance": f"recall {said['recall']:.4g}",
+        "Earth mover's distance": f"{said['emd']:.4g}",
+    }.items():  # fmt: skip
+        expect(page.locator(".chart", has=page.get_by_text(chart)).first).to_contain_text(value)
     page.locator("#epoch").focus()
     page.keyboard.press("Home")
     expect(page.locator("#shown")).to_have_text("1 of 150")
@@ -170,14 +188,18 @@ def test_a_version_replays_from_its_files(visitor: Visitor) -> None:
     assert saved.value.path().read_bytes()[8:12] == b"WEBP"
 
 
-def test_a_proxy_that_answers_for_the_service_ends_no_watching(visitor: Visitor, service: Service) -> None:
+@pytest.mark.parametrize(("status", "said"), [(504, "The connection is gone"), (500, "an error of its own")])
+def test_an_error_of_the_service_or_its_proxy_ends_no_watching(
+    visitor: Visitor, service: Service, status: int, said: str
+) -> None:
     visitor.may_lose = True
     job = service.train(arch="vanilla", epochs=500)
     service.wait_for(job, "running")
     page = visitor.open("docs")
-    page.route("**/events", lambda route: route.fulfill(status=504, body="<h1>Gateway Time-out</h1>"), times=2)
+    page.route("**/events", lambda route: route.fulfill(status=status, body="<h1>Sorry</h1>"))
     page.goto(f"watch?job={job}")
-    expect(page.locator("#connection")).to_contain_text("The connection is gone")
+    expect(page.locator("#connection")).to_contain_text(said)
+    page.unroute("**/events")
     eventually(lambda: count_epochs(page) >= 1, "an epoch is shown")
     expect(page.locator("#connection")).to_have_text("")
 
@@ -214,3 +236,26 @@ def test_a_training_that_is_watched_offline_says_so(visitor: Visitor, service: S
     expect(page.locator("#notice")).to_contain_text("This device is offline")
     page.context.set_offline(False)
     expect(page.locator("#notice")).to_have_text("", timeout=PATIENCE_MILLISECONDS)
+
+
+def test_the_form_says_what_a_recipe_does(visitor: Visitor) -> None:
+    page = visitor.open("training", locale="ja-JP")
+    for arch, recipe, epochs in (("WGAN-GP", "tuned", "150"), ("DCGAN", "tuned", "60"), ("DCGAN", "book", "100")):
+        page.locator("#order").get_by_text(arch).click()
+        page.locator("#recipe").select_option(recipe)
+        expect(page.locator("#epochs")).to_have_attribute("placeholder", epochs)
+    page.locator("#epochs").fill("1001")
+    page.get_by_role("button", name="学習を始める").click()
+    expect(page.locator("#mistake")).to_have_text("エポック数：1000 以下にしてください。")
+
+
+def test_the_list_of_jobs_needs_no_scripts(visitor: Visitor, service: Service) -> None:
+    job = service.train(arch="dcgan", epochs=2)
+    page = visitor.open("training", java_script_enabled=False)
+    expect(page.locator(f"#job-{job}")).to_contain_text("DCGAN")
+    expect(page.locator(f"#job-{job} button")).to_be_hidden()
+    page.get_by_role("link", name="DCGAN").first.click()
+    expect(page.locator("#facts")).to_contain_text(job)
+    compared = visitor.open("compare", java_script_enabled=False)
+    expect(compared.locator(".facts")).to_contain_text("2 h 51 min")
+    expect(compared.locator("noscript p")).to_be_visible()

@@ -18,7 +18,12 @@ export class Problem extends Error {
 
   /** Whether the same question may succeed soon. */
   get passes() {
-    return [0, 429, 502, 503].includes(this.status);
+    return [0, 429, 502, 503].includes(this.status) || this.isOfProxy;
+  }
+
+  /** A proxy answers so for a service that starts; the service's own 504 says why. */
+  get isOfProxy() {
+    return this.status === 504 && !this.detail;
   }
 }
 
@@ -53,17 +58,18 @@ export async function askJson(address, options = {}) {
 }
 
 /** What a problem means, in a sentence that says what to do. */
-export function explain({ status, detail, errors, seconds }) {
+export function explain(problem) {
+  const { status, detail, errors, seconds } = problem;
   if (status === 0) return t(navigator.onLine ? "away" : "offline");
   if (status === 401) return t("key_gone");
   if (status === 403 && errors[0]?.bound?.needed) return t("key_lacks", { scope: errors[0].bound.needed });
   if (status === 403 && errors[0]?.field === "job_id") return t("not_yours");
-  if (status === 404 && errors[0]?.field === "job_id" && /no job/.test(detail)) return t("unknown_job");
+  if (status === 404 && (!detail || /no job/.test(detail))) return t("unknown_job"); // a view says it without JSON
   if (status === 404 && errors[0]?.field === "version") return t("unknown_version", { detail });
   if (status === 409) return t("over");
   if (status === 422 && errors.length) return errors.map(explainField).join(" ");
   if (status === 429) return t("busy", { seconds });
-  if (status === 502) return t("away");
+  if (status === 502 || problem.isOfProxy) return t("away");
   if (status === 503) return /redis/i.test(detail) ? t(/DIGITS_REDIS_URL/.test(detail) ? "redis_missing" : "redis_away") : t("not_now", { detail });
   if (status === 504) return t("slow");
   return status < 500 && detail ? detail : t("failed");
@@ -101,16 +107,20 @@ export async function persist(who, action, signal) {
   }
 }
 
-const broken = new Map(); // image → {address, trying}: what could not be loaded, and what stops its next try
+const MOST_REPAIRS = 3; // of one picture that is there each time, and still cannot be shown
+
+const broken = new Map(); // image → {address, trying, repairs}: what could not be loaded, and what stops its next try
 
 /** A picture that could not be loaded is asked for again, which also says why. */
 async function repair(image) {
   const address = image.getAttribute("src");
   if (!address || /^(data|blob):/.test(address)) return;
-  if (broken.get(image)?.address === address) return; // it was there, and still cannot be shown
+  const before = broken.get(image);
+  const repairs = before?.address === address ? before.repairs + 1 : 1;
+  if (repairs > MOST_REPAIRS) return;
   forget(image);
   const trying = new AbortController();
-  broken.set(image, { address, trying });
+  broken.set(image, { address, trying, repairs });
   const isThere = await persist("pictures", () => ask(address, { signal: trying.signal }), trying.signal);
   if (isThere && image.getAttribute("src") === address) image.src = address;
 }
@@ -118,9 +128,10 @@ async function repair(image) {
 /** Something else is shown in its place. */
 function forget(image) {
   broken.get(image)?.trying.abort();
-  const wasBroken = broken.delete(image);
+  const before = broken.size;
+  broken.delete(image);
   for (const other of broken.keys()) if (!other.isConnected) broken.delete(other); // of a dialog that was filled anew
-  if (wasBroken && !broken.size) notice("pictures", "");
+  if (before && !broken.size) notice("pictures", "");
 }
 
 document.addEventListener("error", ({ target }) => target instanceof HTMLImageElement && repair(target), true);

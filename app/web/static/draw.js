@@ -30,17 +30,20 @@ const isByValue = (query) => ["digit", "text"].some((name) => query.has(name));
 /** A seed that has a place in the index of digits, so that it serves any digit, too. */
 const chooseSeed = () => (form.elements.seed.value = Math.floor(Math.random() * data.seeds));
 
-/** Draw what the form asks for. ``isNew``: the picture before stays in the history of the browser. */
+/** Draw what the form asks for; gives whether it is shown. ``isNew``: the picture before stays in the browser's history. */
 async function draw(isNew = false) {
   clearTimeout(timer);
   const signal = startDrawing();
   find("sheet").removeAttribute("aria-busy");
   form.elements.seed.max = isByValue(new URLSearchParams(readForm(form))) ? data.seeds - 1 : lastSeed;
-  if (!check(form)) return notice("draw", "");
+  if (!check(form)) {
+    notice("draw", "");
+    find("caption").textContent = picture.alt;
+    return false;
+  }
   if (!form.elements.seed.value) chooseSeed();
   const query = new URLSearchParams(readForm(form));
   find("sheet").setAttribute("aria-busy", "true");
-  const before = find("caption").textContent;
   const slow = setTimeout(() => (find("caption").textContent = t("drawing")), SLOW_MILLISECONDS);
   const options = { headers: { Accept: "image/png" }, signal };
   const answer = await persist("draw", () => read("blob", `generate?${query}`, options), signal);
@@ -50,14 +53,17 @@ async function draw(isNew = false) {
     await show(query, URL.createObjectURL(blob), signal, isNew);
   }
   clearTimeout(slow);
-  if (find("caption").textContent === t("drawing")) find("caption").textContent = before;
-  if (!signal.aborted) find("sheet").removeAttribute("aria-busy");
+  if (signal.aborted) return false;
+  find("caption").textContent = picture.alt; // which says "drawing" no more
+  find("sheet").removeAttribute("aria-busy");
+  return Boolean(answer);
 }
 
 /** Put a picture in place of the one before, with everything that is said of it. */
 async function show(query, source, signal, isNew) {
   const loaded = make("img", { src: source });
   await loaded.decode();
+  const before = shown;
   if (signal.aborted) {
     URL.revokeObjectURL(source);
     return;
@@ -68,6 +74,7 @@ async function show(query, source, signal, isNew) {
   picture.src = source;
   document.querySelectorAll(".result .problem").forEach((one) => one.remove());
   describe(query, loaded);
+  if (isNew && before) history.replaceState(null, "", `./?${before}`); // "/" alone would draw others
   history[isNew ? "pushState" : "replaceState"](null, "", `./?${new URLSearchParams(readForm(form))}`);
   here = location.search;
 }
@@ -119,7 +126,8 @@ function coverWithButtons(width, height) {
   });
   cells.addEventListener("click", (event) => {
     const { number } = event.target.dataset;
-    if (number) openDigit(Number(number), event.detail ? event.offsetX / event.target.clientWidth : 0);
+    const { left, width } = event.target.getBoundingClientRect();
+    if (number) openDigit(Number(number), event.detail ? (event.clientX - left) / width : 0); // 0: by a key
   });
   find("frame").querySelector(".cells")?.remove();
   find("frame").append(cells);
@@ -165,8 +173,7 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const isNew = event.submitter?.name === "again";
   if (isNew) chooseSeed();
-  await draw(isNew);
-  find("frame").scrollIntoView({ block: "nearest" });
+  if (await draw(isNew)) find("frame").scrollIntoView({ block: "nearest" });
 });
 form.addEventListener("change", ({ target }) => {
   if (target.name === "arch") listVersions(form);

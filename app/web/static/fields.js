@@ -21,9 +21,10 @@ function explain({ name, min, max, validity }) {
 /** List the versions of the chosen generator. If one of a recipe was chosen before, one of the same recipe is. */
 export function listVersions(form) {
   const menu = form.elements.version;
-  const { recipe } = menu.selectedOptions[0].dataset;
+  const { value, dataset: { recipe } } = menu.selectedOptions[0];
   const versions = data.versions[form.elements.arch.value] ?? [];
   [...menu.options].slice(2).forEach((option) => option.remove());
   menu.append(...versions.map((one) => make("option", { value: one.version, "data-recipe": one.recipe }, one.label)));
-  menu.value = (recipe && versions.find((one) => one.recipe === recipe)?.version) ?? "";
+  const alike = recipe && versions.find((one) => one.recipe === recipe);
+  menu.value = alike ? alike.version : value === "latest" ? value : "";
 }

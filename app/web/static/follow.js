@@ -27,11 +27,20 @@ export async function* follow(job, onProblem) {
       }
     } catch (error) {
       const problem = error instanceof Problem ? error : new Problem(0);
-      if (!problem.passes && problem.status !== 504) throw problem; // a proxy may answer 504 for an API that starts
+      if (!problem.passes && problem.status < 500) throw problem;
       onProblem(problem);
       seconds = problem.seconds;
     }
     await pause(seconds * 1000);
+  }
+}
+
+/** What an event says; nothing if it is damaged. */
+function parse(text) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
   }
 }
 
@@ -45,7 +54,7 @@ async function* readEvents(body, waitFor) {
     text = parts.pop();
     for (const part of parts) {
       const fields = Object.fromEntries(part.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]));
-      if (fields.event) yield { id: fields.id, event: fields.event, data: JSON.parse(fields.data) };
+      if (fields.event) yield { id: fields.id, event: fields.event, data: parse(fields.data) };
     }
   }
 }

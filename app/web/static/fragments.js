@@ -31,7 +31,10 @@ function update(before, after) {
       before.insertBefore(document.importNode(node, true), at);
       return;
     }
-    if (same !== at) before.insertBefore(same, at);
+    // What goes is taken away first, for an element that is moved loses the focus.
+    const staying = new Set([...after.children].map(({ id }) => id));
+    while (before.childNodes[i] !== same && !staying.has(before.childNodes[i].id)) before.childNodes[i].remove();
+    if (before.childNodes[i] !== same) before.insertBefore(same, before.childNodes[i]);
     update(same, node);
   });
   while (before.childNodes.length > after.childNodes.length) before.lastChild.remove();

@@ -97,6 +97,8 @@ form.addEventListener("change", ({ target }) => {
     const chosen = form.querySelector(`[data-end=${target.name}]`);
     if (chosen) chosen.value = chosen.dataset.done = ""; // by seed now
   }
+  const typed = form.elements[target.dataset.end];
+  if (typed && !typed.validity.valid) typed.value = 0; // the digit brings its own seed
   document.querySelectorAll(".result .problem").forEach((one) => one.remove());
   morph();
 });
@@ -105,7 +107,7 @@ find("swap").addEventListener("click", () => {
   const [first, second] = form.querySelectorAll("[data-end]");
   [from.value, to.value] = [to.value, from.value];
   [first.value, second.value] = [second.value, first.value];
-  [first.dataset.done, second.dataset.done] = [first.value, second.value];
+  [first.dataset.done, second.dataset.done] = [second.dataset.done ?? "", first.dataset.done ?? ""];
   morph();
 });
 slider.addEventListener("input", () => {

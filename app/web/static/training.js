@@ -3,6 +3,7 @@
 import { askJson, persist } from "./api.js";
 import { offerCancel } from "./cancel.js";
 import { refresh } from "./fragments.js";
+import { check } from "./fields.js";
 import { data, find, make, makeSignals, notice, pause, readForm, t } from "./page.js";
 
 const LOOK_MILLISECONDS = 2000; // between two looks at the list
@@ -36,7 +37,7 @@ function stopSending() {
 }
 
 async function send() {
-  if (button.hasAttribute("aria-disabled") || !form.reportValidity()) return;
+  if (button.hasAttribute("aria-disabled") || !check(form)) return;
   const body = JSON.stringify(readOrder());
   if (body !== sent) [sent, key] = [body, crypto.getRandomValues(new Uint32Array(4)).join("-")];
   const signal = startSending();
@@ -62,7 +63,20 @@ function explainFull(problem) {
   answer.replaceChildren(make("span", { class: "problem" }, t("full")));
 }
 
-const look = () => refresh(["jobs"]);
+const states = new Map(); // job → what is said of its state
+
+/** Look at the jobs anew, and tell those who listen to the page whose state is another one now. */
+async function look() {
+  await refresh(["jobs"]);
+  const news = [];
+  for (const place of document.querySelectorAll("#jobs .state")) {
+    const { id } = place.closest("tr");
+    const text = `${place.closest("tr").querySelector("a").textContent}: ${place.textContent}`;
+    if (states.has(id) && states.get(id) !== text) news.push(text);
+    states.set(id, text);
+  }
+  if (news.length) find("news").textContent = news.join(". ");
+}
 
 async function keepLooking() {
   for (;;) {

@@ -86,6 +86,7 @@ function keepRecord(record) {
 }
 
 function take({ event, data: said }) {
+  if (!Number.isInteger(said.epoch)) return; // it is of no epoch, or damaged
   if (event === "epoch") {
     for (const kept of [records, metrics, pictures]) for (const epoch of kept.keys()) if (epoch > said.epoch) kept.delete(epoch); // of a lost run
     keepRecord(said);
@@ -95,7 +96,7 @@ function take({ event, data: said }) {
     pictures.set(said.epoch, `data:image/png;base64,${said.png}`);
     announce(said.epoch);
   }
-  if (event !== "epoch") showSoon(); // its picture follows
+  if (["metric", "sample"].includes(event)) showSoon(); // after an epoch, its picture follows
 }
 
 /** Tell those who listen to the page how far it is, now and then. */
@@ -109,7 +110,7 @@ async function watchJob() {
   const look = () => refresh(["heading", "facts", "links"]);
   offerCancel(find("facts"), look);
   keepLooking(look);
-  const sayConnection = (problem) => (find("connection").textContent = problem ? ([429, 503].includes(problem.status) ? explain(problem) : t("connecting")) : "");
+  const sayConnection = (problem) => (find("connection").textContent = problem ? ([0, 502].includes(problem.status) || problem.isOfProxy ? t("connecting") : explain(problem)) : "");
   for await (const event of follow(data.job, sayConnection)) {
     take(event);
     if (["started", "published", "ended"].includes(event.event)) look().catch(() => {});
@@ -181,4 +182,4 @@ slider.addEventListener("input", () => {
 });
 find("play").addEventListener("click", () => (isPlaying ? stop() : play()));
 if (!data.job) replay(data.source);
-else watchJob().catch((problem) => problem instanceof Problem ? notice("job", explain(problem)) : Promise.reject(problem));
+else watchJob().catch((problem) => problem instanceof Problem ? notice("events", explain(problem)) : Promise.reject(problem));
