@@ -31,6 +31,7 @@ HEADERS = {
 }
 
 ROUTES = frozenset({"show_draw", "show_compare", "show_training", "show_watch", "show_morph"})  # of the views
+PASSING = (429, 503)  # a view that is opened again may be there
 RETRY_SECONDS = 5  # until a view is opened again, if nobody says when it may be there
 
 LANGUAGE = "lang"  # in the query, and the cookie that keeps it
@@ -119,11 +120,11 @@ def render_problem(request: Request, status: int, detail: str, retry_after: str)
     visit = Visit(request)
     visit.query.pop(LANGUAGE, None)  # no cookie is set: the layer of errors does not know the prefix of the page
     strings = visit.strings
-    passing = {429: strings["script"]["busy"], 503: strings["script"]["not_now"]}
-    final = strings["script"]["failed"] if status >= HTTPStatus.INTERNAL_SERVER_ERROR else strings["problem"]["refused"]
+    sentences = {404: strings["problem"]["no_page"], 429: strings["script"]["busy"], 503: strings["script"]["not_now"]}
+    otherwise = strings["problem"]["refused"] if status < 500 else strings["script"]["failed"]
     seconds = int(retry_after) if retry_after.isdigit() else RETRY_SECONDS
-    sentence = passing.get(status, final).format(seconds=seconds, detail=detail)
-    return visit.render_problem(sentence, status, seconds if status in passing else 0)
+    sentence = sentences.get(status, otherwise).format(seconds=seconds, detail=detail)
+    return visit.render_problem(sentence, status, seconds if status in PASSING else 0)
 
 
 def render_docs(request: Request) -> HTMLResponse:

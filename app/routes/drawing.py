@@ -33,7 +33,7 @@ CODE = {  # how to send a request; scripts fill in the same texts
     "JavaScript": 'const answer = await fetch("{address}");\n'
     "if (!answer.ok) throw new Error((await answer.json()).detail);\nconst picture = await answer.blob();",
 }
-KEYED = {  # the same, where a key is asked for: it does not belong into a text that is copied about
+KEYED = {  # the same where a key is asked for; the key itself is no part of a text that people copy
     "curl": "curl -H \"Authorization: Bearer $DIGITS_KEY\" '{address}' -o digits.png",
     "Python": "import os\nfrom urllib.request import build_opener, install_opener, urlretrieve\n\n"
     'opener = build_opener()\nopener.addheaders = [("Authorization", "Bearer " + os.environ["DIGITS_KEY"])]\n'

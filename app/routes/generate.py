@@ -152,9 +152,8 @@ def _choose_format(accept: str, order: Order) -> str:
     size = measure_picture(len(order.wanted) or order.count, order.across, order.scale, order.line)
     if can_hold(chosen, size):
         return chosen
-    return (
-        _match(accept, tuple(name for name in FORMATS if can_hold(name, size))) or chosen
-    )  # the error names its bound
+    others = tuple(name for name in FORMATS if can_hold(name, size))
+    return _match(accept, others) or chosen  # which is refused then, and the error names its bound
 
 
 @lru_cache

@@ -218,6 +218,7 @@ def test_a_visitor_is_told_what_is_wrong(api: httpx.Client) -> None:
     missing = api.get("/trainings", headers={"Accept": "text/html"})
     assert missing.status_code == 404
     assert "<h1>Not found</h1>" in missing.text
+    assert "This address leads nowhere." in missing.text
     assert api.get("/trainings").headers["Content-Type"] == "application/problem+json"
 
 
