@@ -50,7 +50,7 @@ class Keys:
         if text and not call.key:
             ring.warn(call.client, text)
         if is_visit(scope):
-            await _ask_for_key(scope, needed if call.key else "")(scope, receive, send)
+            await ask_for_key(scope, needed if call.key else "")(scope, receive, send)
         elif call.key:
             raise ForbiddenError(
                 f"the key {call.key.name} may not do this: it lacks the scope {needed}",
@@ -96,7 +96,8 @@ def _is_local(scope: Scope) -> bool:
     return bool(scope["client"]) and is_loopback(scope["client"][0])
 
 
-def _ask_for_key(scope: Scope, lacking: str) -> RedirectResponse:
+def ask_for_key(scope: Scope, lacking: str) -> RedirectResponse:
+    """Send a browser to the login, and from there back to the page; ``lacking`` is the scope that its key has not."""
     root: str = scope.get("root_path", "")
     path: str = scope["raw_path"].decode("latin-1")
     if is_below(path, root):  # the proxy has left the prefix there

@@ -25,7 +25,7 @@ DEFAULT_ARCH = "wgan"
 SCALE = 4
 MAX_CHOICES = 50  # versions of an architecture in a menu, the newest ones
 
-BETWEEN_DIGITS = re.compile(r"[\s().,+\-‐-―ー]")  # what people write there, as in 03-1234-5678; scripts remove it, too
+BETWEEN_DIGITS = re.compile(r"[\s().,+\-‐-―ー]")  # what people write there, as in 03-1234-5678; scripts get it, too
 
 CODE = {  # how to send a request; scripts fill in the same texts
     "curl": "curl '{address}' -o digits.png",
@@ -95,6 +95,7 @@ async def show_draw(request: Request, generators: GeneratorsDep) -> HTMLResponse
         "versions": choices,
         "seeds": SEEDS,
         "n": DEFAULT_N,
+        "between_digits": BETWEEN_DIGITS.pattern,
         "labels": visit.list_labels("draw", form),
     }
     return visit.render(
@@ -114,20 +115,16 @@ def list_choices(generators: Generators, strings: Strings) -> dict[str, list[dic
 
 def _list_choices(generators: Generators, arch: str, strings: Strings) -> list[dict[str, Any]]:
     usable = [entry for entry in generators.entries if entry.arch == arch and entry.is_usable and entry.manifest]
-    return [
-        {"version": entry.version, "label": _label(entry, strings), "recipe": entry.manifest.recipe_name}
-        for entry in usable[::-1][:MAX_CHOICES]
-        if entry.manifest
-    ]
+    return [_describe(entry, strings) for entry in usable[::-1][:MAX_CHOICES]]
 
 
-def _label(entry: Entry, strings: Strings) -> str:
+def _describe(entry: Entry, strings: Strings) -> dict[str, Any]:
     assert entry.manifest
     said = entry.manifest
     text: str = strings["draw"]["choice"].format(version=said.version, recipe=said.recipe_name, epochs=said.epochs)
     if entry.is_default:
         text = strings["draw"]["choice_best"].format(choice=text)
-    return text
+    return {"version": entry.version, "label": text, "recipe": said.recipe_name}
 
 
 def _explain(item: Any, strings: Strings) -> str:

@@ -18,6 +18,7 @@ from app.middleware.methods import IS_HEAD
 from app.openapi import Described, describe_headers, describe_pictures, describe_problems
 from app.orders import Order
 from app.rendering import FORMATS, Encoder, can_hold, join_seeds, measure_picture
+from app.routes.answers import PNG
 from app.routes.classes import DirectRoute, join_lines
 from app.values import find_seeds
 from app.waiting import Deadline, wait_for
@@ -27,7 +28,6 @@ from models.seed_index import TooFewError
 
 MAX_NAMED = 64  # seeds in a header
 ALL = tuple(FORMATS)
-PNG = ALL[0]  # nothing holds more
 
 _HEADERS = describe_headers(
     X_Arch="the architecture that drew",
@@ -147,7 +147,7 @@ def _choose_format(accept: str, order: Order) -> str:
     chosen = _match(accept, ALL)
     if not chosen:
         raise NotAcceptableError(f"none of {accept!r} can be made", field="Accept", bound=list(FORMATS))
-    if chosen == PNG:
+    if chosen == PNG:  # nothing holds more
         return chosen
     size = measure_picture(len(order.wanted) or order.count, order.across, order.scale, order.line)
     if can_hold(chosen, size):

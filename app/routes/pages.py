@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from redis.exceptions import RedisError
 
 from app import comparison
@@ -21,6 +21,7 @@ from app.dependencies import GeneratorsDep, JobQueue, ResourcesDep
 from app.entries import UnknownVersionError
 from app.errors import UnavailableError
 from app.keys import Scope
+from app.middleware.keys import ask_for_key
 from app.routes.drawing import DEFAULT_ARCH, list_choices
 from app.views import Visit
 from models import classifier, seeds
@@ -86,9 +87,7 @@ async def show_watch(request: Request, resources: ResourcesDep) -> Response:
     if asked["job"]:
         key = get_call(request.scope).key
         if key and not key.may(Scope.TRAIN):
-            asked_for = {"next": f"/watch?{urlencode({'job': asked['job']})}", "lacking": Scope.TRAIN}
-            headers = {"Cache-Control": "no-store"}
-            return RedirectResponse(f"login?{urlencode(asked_for)}", HTTPStatus.SEE_OTHER, headers)
+            return ask_for_key(request.scope, Scope.TRAIN)
         job, problem = await _ask_queue(resources.job_queue, lambda store: store.get(asked["job"]), None)
         if not job and not problem:
             return visit.render_problem(strings["script"]["unknown_job"], HTTPStatus.NOT_FOUND)

@@ -14,7 +14,7 @@ import pytest
 
 from app.keys import KeyRing, KeysError, Scope, add_key, read_keys, revoke_key
 from app.main import create_app
-from app.middleware.keys import _ask_for_key
+from app.middleware.keys import ask_for_key
 from app.scopes import SCOPES
 from app.settings import ApiSettings
 from tests.processes import eventually, run_in_threads, running, running_api
@@ -249,7 +249,7 @@ def test_the_file_has_no_key(guarded: Guarded) -> None:
 @pytest.mark.parametrize("sent", ["/training", "/train/training"])
 def test_the_prefix_is_cut_off_as_a_whole(sent: str) -> None:
     scope = {"root_path": "/train", "raw_path": sent.encode(), "query_string": b""}
-    assert _ask_for_key(scope, "").headers["Location"] == "/train/login?next=%2Ftraining"
+    assert ask_for_key(scope, "").headers["Location"] == "/train/login?next=%2Ftraining"
 
 
 def test_a_browser_logs_in_and_out(guarded: Guarded) -> None:

@@ -18,12 +18,12 @@ export class Problem extends Error {
 
   /** Whether the same question may succeed soon. */
   get passes() {
-    return [0, 429, 502, 503].includes(this.status) || this.isOfProxy;
+    return this.isAway || [429, 503].includes(this.status);
   }
 
-  /** A proxy answers so for a service that starts; the service's own 504 says why. */
-  get isOfProxy() {
-    return this.status === 504 && !this.detail;
+  /** Whether the service does not answer, or a proxy does in its place: the service's own 504 says why. */
+  get isAway() {
+    return [0, 502].includes(this.status) || (this.status === 504 && !this.detail);
   }
 }
 
@@ -60,7 +60,7 @@ export async function askJson(address, options = {}) {
 /** What a problem means, in a sentence that says what to do. */
 export function explain(problem) {
   const { status, detail, errors, seconds } = problem;
-  if (status === 0) return t(navigator.onLine ? "away" : "offline");
+  if (problem.isAway) return t(status === 0 && !navigator.onLine ? "offline" : "away");
   if (status === 401) return t("key_gone");
   if (status === 403 && errors[0]?.bound?.needed) return t("key_lacks", { scope: errors[0].bound.needed });
   if (status === 403 && errors[0]?.field === "job_id") return t("not_yours");
@@ -69,7 +69,6 @@ export function explain(problem) {
   if (status === 409) return t("over");
   if (status === 422 && errors.length) return errors.map(explainField).join(" ");
   if (status === 429) return t("busy", { seconds });
-  if (status === 502 || problem.isOfProxy) return t("away");
   if (status === 503) return /redis/i.test(detail) ? t(/DIGITS_REDIS_URL/.test(detail) ? "redis_missing" : "redis_away") : t("not_now", { detail });
   if (status === 504) return t("slow");
   return status < 500 && detail ? detail : t("failed");

@@ -9,7 +9,6 @@ const GUTTER = 2; // pixels between the images of a grid
 const SIDE = 28; // pixels of an image
 const CHANGE_MILLISECONDS = 250; // after the last key, before the form is read
 const SLOW_MILLISECONDS = 300; // until it is said that something is drawn
-const BETWEEN_DIGITS = /[\s().,+\-‐-―ー]/g; // what people write there, as in 03-1234-5678
 
 const form = find("order");
 const picture = find("picture");
@@ -35,14 +34,14 @@ async function draw(isNew = false) {
   clearTimeout(timer);
   const signal = startDrawing();
   find("sheet").removeAttribute("aria-busy");
-  form.elements.seed.max = isByValue(new URLSearchParams(readForm(form))) ? data.seeds - 1 : lastSeed;
+  const query = new URLSearchParams(readForm(form));
+  form.elements.seed.max = isByValue(query) ? data.seeds - 1 : lastSeed;
   if (!check(form)) {
     notice("draw", "");
     find("caption").textContent = picture.alt;
     return false;
   }
-  if (!form.elements.seed.value) chooseSeed();
-  const query = new URLSearchParams(readForm(form));
+  if (!query.has("seed")) query.set("seed", chooseSeed());
   find("sheet").setAttribute("aria-busy", "true");
   const slow = setTimeout(() => (find("caption").textContent = t("drawing")), SLOW_MILLISECONDS);
   const options = { headers: { Accept: "image/png" }, signal };
@@ -163,7 +162,7 @@ function switchToText(isText) {
 
 /** Read a number as people write it, also with the wide digits of Japanese. */
 function readNumber(field) {
-  const digits = field.value.normalize("NFKC").replace(BETWEEN_DIGITS, "");
+  const digits = field.value.normalize("NFKC").replace(new RegExp(data.between_digits, "g"), "");
   if (digits !== field.value) field.value = digits;
   switchToText(digits !== "");
   if (digits) form.querySelector('[name=digit][value=""]').checked = true;

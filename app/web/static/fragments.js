@@ -24,6 +24,7 @@ function update(before, after) {
   if (before.outerHTML === after.outerHTML) return;
   for (const { name } of [...before.attributes]) if (!after.hasAttribute(name)) before.removeAttribute(name);
   for (const { name, value } of after.attributes) before.setAttribute(name, value);
+  const staying = new Set([...after.children].map(({ id }) => id));
   [...after.childNodes].forEach((node, i) => {
     const at = before.childNodes[i] ?? null;
     const same = node.id ? [...before.children].find(({ id }) => id === node.id) : at;
@@ -32,7 +33,6 @@ function update(before, after) {
       return;
     }
     // What goes is taken away first, for an element that is moved loses the focus.
-    const staying = new Set([...after.children].map(({ id }) => id));
     while (before.childNodes[i] !== same && !staying.has(before.childNodes[i].id)) before.childNodes[i].remove();
     if (before.childNodes[i] !== same) before.insertBefore(same, before.childNodes[i]);
     update(same, node);

@@ -69,11 +69,10 @@ const states = new Map(); // job → what is said of its state
 async function look() {
   await refresh(["jobs"]);
   const news = [];
-  for (const place of document.querySelectorAll("#jobs .state")) {
-    const { id } = place.closest("tr");
-    const text = `${place.closest("tr").querySelector("a").textContent}: ${place.textContent}`;
-    if (states.has(id) && states.get(id) !== text) news.push(text);
-    states.set(id, text);
+  for (const row of document.querySelectorAll("#jobs [id^=job-]")) {
+    const text = `${row.querySelector("a").textContent}: ${row.querySelector(".state").textContent}`;
+    if (states.has(row.id) && states.get(row.id) !== text) news.push(text);
+    states.set(row.id, text);
   }
   if (news.length) find("news").textContent = news.join(". ");
 }

@@ -63,7 +63,7 @@ function show() {
     slider.disabled = find("play").disabled = shown.length < 2;
     epoch = findShown();
     find("shown").textContent = t("epoch_of", { epoch, last: Math.max(shown.at(-1), isOver ? 0 : data.epochs) });
-    if (find("waiting")) find("waiting").hidden = true;
+    find("waiting")?.remove();
     find("kept").hidden = isOver || !data.job || shown[0] === 1;
     sample.hidden = false;
     sample.alt = t("picture_of", { epoch });
@@ -110,13 +110,13 @@ async function watchJob() {
   const look = () => refresh(["heading", "facts", "links"]);
   offerCancel(find("facts"), look);
   keepLooking(look);
-  const sayConnection = (problem) => (find("connection").textContent = problem ? ([0, 502].includes(problem.status) || problem.isOfProxy ? t("connecting") : explain(problem)) : "");
+  const sayConnection = (problem) => (find("connection").textContent = problem ? (problem.isAway ? t("connecting") : explain(problem)) : "");
   for await (const event of follow(data.job, sayConnection)) {
     take(event);
     if (["started", "published", "ended"].includes(event.event)) look().catch(() => {});
   }
   isOver = true;
-  if (find("waiting")) find("waiting").hidden = true;
+  find("waiting")?.remove();
   await persist("job", look);
   const job = await persist("job", () => askJson(`jobs/${data.job}`));
   if (job?.version) await replay(`models/${job.arch}/${job.version}`); // it has all epochs, the events only the newest
